@@ -1,0 +1,1 @@
+"""Where images come from, reading them, judging them. Knows no network."""

@@ -1,0 +1,1 @@
+"""Metrics, intervals, comparisons, figures. Knows arrays only."""

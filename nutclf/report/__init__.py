@@ -1,0 +1,1 @@
+"""Pages drawn from what track reads back. Writes no run."""

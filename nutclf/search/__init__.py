@@ -1,0 +1,1 @@
+"""The only user of Optuna: space, objective, study, workers."""

@@ -1,0 +1,1 @@
+"""The model as people call it: image bytes in, labels out."""

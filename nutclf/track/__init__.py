@@ -1,0 +1,1 @@
+"""The only writer of MLflow: runs and registry. Never trains."""

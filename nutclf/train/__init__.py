@@ -1,0 +1,1 @@
+"""Augmented views, the feature store, schedules, the fit. Knows no tracking and no search."""

@@ -4,8 +4,8 @@ An experiment file builds a `StudyConfig`; nothing else in the package holds a d
 and nobody reads a config with a fallback. An impossible value fails here, before any work.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass
 
 from nutclf.errors import UserError
 
@@ -17,6 +17,27 @@ SPLITS = ("train", "valid", "test")
 def _require(condition: bool, what: str, given: object, allowed: str) -> None:
     if not condition:
         raise UserError(f"{what} is {given!r}; allowed: {allowed}.")
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """When the rate falls under "plateau": after `patience` epochs without `min_delta` of gain."""
+
+    factor: float = 0.5
+    patience: int = 1
+    min_delta: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Step:
+    """How the rate falls under "step": by `factor` at the end of each of `stages` equal stages."""
+
+    factor: float = 0.1
+    stages: int = 3
+
+
+PLATEAU, STEP = Plateau(), Step()
+WARMUP_LEARNING_RATE = 1e-3  # of the head alone, Adam's default
 
 
 @dataclass(frozen=True)
@@ -91,10 +112,110 @@ class Objective:
     direction: str
 
     def __post_init__(self) -> None:
-        _require(
-            self.direction in DIRECTIONS, "direction", self.direction, " or ".join(DIRECTIONS)
-        )
+        _require(self.direction in DIRECTIONS, "direction", self.direction, " or ".join(DIRECTIONS))
 
     def better_than(self, a: float, b: float) -> bool:
         """Whether value `a` beats value `b`; equal values do not."""
         return a > b if self.direction == "maximize" else a < b
+
+    def beats(self, a: dict[str, float], b: dict[str, float]) -> bool:
+        """Whether epoch `a` is better than epoch `b`: by this metric, then by the lower valid loss.
+
+        With 50 validation images accuracies are often equal; the loss then tells them apart.
+        """
+        metric = self.metric.removeprefix("best_")
+        if metric in a and a[metric] != b[metric]:
+            return self.better_than(a[metric], b[metric])
+        return a["valid_loss"] < b["valid_loss"]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a study searches. Pairs are ranges, both ends included; longer tuples are choices.
+
+    Attributes:
+      n_unfrozen: depths, counted from the backbone's output end, that differ in what trains.
+      dropout_rate: range, uniform.
+      epochs: range of integers.
+      lr_schedule: choices among `SCHEDULES`.
+      learning_rate: range, log-uniform.
+      warmup_epochs, label_smoothing, weight_decay: choices; a single one is not searched.
+    """
+
+    n_unfrozen: tuple[int, ...]
+    dropout_rate: tuple[float, float] = (0.1, 0.7)
+    epochs: tuple[int, int] = (4, 12)
+    lr_schedule: tuple[str, ...] = SCHEDULES
+    learning_rate: tuple[float, float] = (1e-4, 3e-3)
+    warmup_epochs: tuple[int, ...] = (0,)
+    label_smoothing: tuple[float, ...] = (0.0,)
+    weight_decay: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        for name in ("dropout_rate", "epochs", "learning_rate"):
+            low, high = getattr(self, name)
+            _require(low <= high, name, (low, high), "a range (low, high) with low <= high")
+        for name in ("n_unfrozen", "lr_schedule", "warmup_epochs", "label_smoothing"):
+            values = getattr(self, name)
+            distinct = len(values) == len(set(values)) > 0
+            _require(distinct, name, values, "one or more different choices")
+        for n_unfrozen, schedule in itertools.product(self.n_unfrozen, self.lr_schedule):
+            for i in (0, -1):  # Recipe knows what is allowed: try both ends of every range
+                Recipe(
+                    n_unfrozen,
+                    self.dropout_rate[i],
+                    self.epochs[i],
+                    schedule,
+                    self.learning_rate[i],
+                )
+
+    @property
+    def longest_training(self) -> int:
+        """Epochs of the longest training that may be drawn, warm-up included."""
+        return self.epochs[1] + max(self.warmup_epochs)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One study: what is searched, on which network, for what, from which seed.
+
+    Attributes:
+      name: of the study; with the data's fingerprint it names the Optuna study.
+      backbone: a name known to `nutclf.model.backbones`.
+      space: what is searched.
+      objective: what is optimised.
+      baseline: trial 0, always; the published recipe unless said otherwise.
+      augmentation: how views are drawn.
+      n_views: augmented views of each training image; None is one for each epoch of the longest
+        training. Epoch e sees view e mod n_views.
+      seed: everything random in the study follows from it.
+      feature_dtype: how features are kept on disk, "float16" or "float32".
+    """
+
+    name: str
+    backbone: str
+    space: SearchSpace
+    objective: Objective = Objective("best_valid_loss", "minimize")
+    baseline: Recipe = Recipe()
+    augmentation: Augmentation = Augmentation()
+    n_views: int | None = None
+    seed: int = 0
+    feature_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.n_views is None or self.n_views >= 1, "n_views", self.n_views, "1 or more, or None"
+        )
+        _require(
+            self.feature_dtype in ("float16", "float32"),
+            "feature_dtype",
+            self.feature_dtype,
+            "float16, float32",
+        )
+
+    @property
+    def views(self) -> int:
+        """How many augmented views of an image exist."""
+        return self.n_views or max(
+            self.space.longest_training, self.baseline.epochs + self.baseline.warmup_epochs
+        )

@@ -1,0 +1,116 @@
+"""The photographs from Kaggle, or a quick and plain word that they cannot be had."""
+
+import ssl
+import threading
+import urllib.request
+from pathlib import Path
+from urllib.error import HTTPError
+
+from nutclf.config import SPLITS
+from nutclf.data.folder import scan
+from nutclf.errors import UserError
+
+HANDLE = "gpiosenka/tree-nuts-image-classification"
+COUNTS = {"train": 1163, "valid": 50, "test": 50}
+"""Images a split of the published data set."""
+
+SECONDS_TO_ANSWER = 6.0
+
+
+class DataUnavailable(UserError):
+    """The data set cannot be fetched now; nothing is wrong with what the user gave."""
+
+
+def fetch(seconds_to_answer: float = SECONDS_TO_ANSWER) -> Path:
+    """The folder of the data set, downloaded once into kagglehub's cache (`KAGGLEHUB_CACHE`).
+
+    A copy in the cache is taken without asking the network.
+
+    Args:
+      seconds_to_answer: how long Kaggle's server may take to say anything; the download itself has
+        no limit.
+
+    Raises:
+      DataUnavailable: no copy here and none to be had.
+      UserError: what came is not the published data set; the message gives the counts.
+    """
+    try:
+        folder = _download(seconds_to_answer)
+    except Exception as error:  # kagglehub lets through what requests, zipfile and the disk raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataUnavailable(
+            f"Kaggle's {HANDLE} cannot be fetched ({reason}). To use photographs set NUTCLF_DATA "
+            f"to a folder that has them, or try again with a network."
+        ) from error
+    return _checked(_root_in(folder))
+
+
+def _download(seconds_to_answer: float) -> Path:
+    import kagglehub  # takes half a second, and the images may be at hand
+    from kagglesdk.kaggle_env import is_in_kaggle_notebook
+
+    version = _version_in_cache()
+    if version is None:
+        if not is_in_kaggle_notebook():  # there the data come another way, without internet too
+            _require_answer(seconds_to_answer)
+        return Path(kagglehub.dataset_download(HANDLE))
+    # Without a version kagglehub asks the network for the newest, also when it has a copy.
+    return Path(kagglehub.dataset_download(f"{HANDLE}/versions/{version}"))
+
+
+def _version_in_cache() -> int | None:
+    """The newest version that kagglehub has in full: it puts `N.complete` beside `versions/`."""
+    from kagglehub.config import get_cache_folder
+
+    kept = Path(get_cache_folder(), "datasets", HANDLE)
+    whole = [int(mark.stem) for mark in kept.glob("*.complete") if mark.stem.isdecimal()]
+    return max((n for n in whole if (kept / "versions" / str(n)).is_dir()), default=None)
+
+
+def _require_answer(seconds: float) -> None:
+    """Raises OSError unless Kaggle's server, or a proxy before it, says anything at all in time.
+
+    kagglehub gives its first request no time limit, and a name look-up cannot have one: behind a
+    firewall that drops packets both wait for minutes. Hence a thread that is left behind.
+    """
+    from kagglesdk.kaggle_env import get_endpoint, get_env
+
+    url = get_endpoint(get_env())
+    outcome: list[object] = []
+
+    def ask() -> None:
+        try:
+            # `urlopen` would keep the proxies of its first call for the life of the process.
+            urllib.request.build_opener().open(url, timeout=seconds).close()
+            outcome.append(None)
+        except HTTPError as refusal:
+            refusal.close()
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(getattr(error, "reason", error))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    failure = outcome[0] if outcome else f"no answer within {seconds:g} s"
+    # Python and kagglehub may trust different certificates; the server did answer.
+    if failure is not None and not isinstance(failure, ssl.SSLError):
+        raise OSError(str(failure))
+
+
+def _root_in(folder: Path) -> Path:
+    """The folder that holds train/: the download itself, or one inside of it."""
+    found = [path for path in folder.rglob("train") if path.is_dir()]
+    found.sort(key=lambda path: len(path.parts))
+    return found[0].parent if found else folder
+
+
+def _checked(root: Path) -> Path:
+    found = scan(root).files["split"].value_counts()
+    counts = {split: int(found.get(split, 0)) for split in SPLITS}
+    if counts != COUNTS:
+        raise UserError(
+            f"Kaggle's {HANDLE} should have {COUNTS} images, but {root} has {counts}. Delete that "
+            f"folder and run again, or set NUTCLF_DATA to a folder of your own."
+        )
+    return root

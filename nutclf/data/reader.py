@@ -1,0 +1,140 @@
+"""The one way an image file becomes pixels, in training, in `predict` and in serving.
+
+Two readers disagree on EXIF turns, 16-bit pixels and resizing; here there is only one.
+"""
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+
+# Naming the plugins registers their formats; Image.open would import all forty of Pillow's.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+from nutclf.data.pixels import square, to_rgb
+from nutclf.data.quiet import pillow_silenced
+from nutclf.errors import UserError
+
+# Explicit, so that no file whatever its name reaches Pillow's EPS plugin, which runs ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+# Twice the largest common camera (45 to 50 megapixels). Decoded it takes 0.3 GB, and 0.4 GB more
+# where alpha must be composited; a request that needs more than that is an attack or a mistake.
+MAX_PIXELS = 100_000_000
+# An uncompressed 16-bit RGBA image of MAX_PIXELS; nothing larger can be within the limit.
+MAX_BYTES = 8 * MAX_PIXELS
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_END_OF_JPEG = b"\xff\xd9"
+# Copies that stop half-way leave whole disk blocks of zeros; 512 is the smallest block.
+_ZERO_BLOCK = 512
+
+
+class UnreadableImage(UserError):
+    """The reason one image cannot be read, without its path, which the caller adds."""
+
+
+def read_image(source: str | os.PathLike | bytes, size: int) -> np.ndarray:
+    """Reads one image as the network gets it.
+
+    Args:
+      source: a path, or the bytes of a file.
+      size: side of the square, in pixels. The image's centred square is resized to it.
+
+    Returns:
+      RGB, 0 to 255, uint8 [size, size, 3], a fresh array.
+
+    Raises:
+      UnreadableImage: there is no image to get; no other exception leaves this function for what
+        a file may hold.
+    """
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    return np.array(square(decode(data), size))
+
+
+def decode(data: bytes) -> Image.Image:
+    """The first frame of an image file, upright, in mode RGB, at its own size.
+
+    The format is told by the content. Raises `UnreadableImage` with the reason.
+    """
+    if not data:
+        raise UnreadableImage("it is empty (0 bytes)")
+    try:
+        with pillow_silenced():
+            image = _open(data)
+            _refuse_zero_filled(data, image)
+            image.load()
+            return to_rgb(image)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise UnreadableImage(f"it cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        # Reading a pipe or a device would block for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(f"it is {'a folder' if path.is_dir() else 'no regular file'}")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(f"it has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise UnreadableImage(f"it cannot be read: {_without_path(error)}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads the header only; the limit on pixels is checked before any is decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImage(_what_it_is(data)) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(_too_many_pixels()) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage(_too_many_pixels())
+    return image
+
+
+def _too_many_pixels() -> str:
+    return f"its header promises more than {MAX_PIXELS:,} pixels, which is the limit"
+
+
+def _what_it_is(data: bytes) -> str:
+    allowed = "not a JPEG, PNG, WebP, GIF, BMP or TIFF image"
+    if data.startswith(_SIGNATURES):
+        return "its header is damaged or cut short"
+    if data.startswith(b"%PDF"):
+        return f"it is a PDF document, {allowed}"
+    if data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return f"it is an HTML or XML page, {allowed}"
+    if data[4:8] == b"ftyp":
+        return f"it is a HEIC, AVIF or video file, {allowed}; save it as JPEG"
+    return f"it is {allowed}"
+
+
+def _refuse_zero_filled(data: bytes, image: Image.Image) -> None:
+    """Refuses a photograph whose end was never written: its decoder takes the zeros for grey."""
+    if image.format == "WEBP":
+        data = data[: 8 + int.from_bytes(data[4:8], "little")]  # the length that RIFF gives
+    elif image.format not in ("JPEG", "MPO"):
+        return  # their decoders notice, or zeros are plain black there
+    body = data.rstrip(b"\0")
+    zeros = len(data) - len(body)
+    if zeros >= _ZERO_BLOCK and not body.endswith(_END_OF_JPEG):
+        raise UnreadableImage(f"its last {zeros:,} bytes are zeros; copy it again")
+
+
+def _without_path(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,130 @@
+"""The trainable tail, and the deployable whole that takes raw pixels and is stock Keras."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from nutclf.model import cuts
+from nutclf.model.backbones import Backbone, BackboneSpec
+
+HEAD_UNITS = 256  # the published head
+
+
+class _StillBatchNormalization(keras.layers.BatchNormalization):
+    """Trains gamma and beta, and leaves the pretrained statistics alone, also under `fit`.
+
+    In a Functional model Keras overrides an explicit `bn(x, training=False)` inside `fit`; saying it
+    in `call` holds. Only the training graph has this class: what is saved is stock Keras.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=False, mask=mask)
+
+
+def _still(layer: keras.Layer) -> keras.Layer:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return _StillBatchNormalization.from_config(layer.get_config())
+    return layer.__class__.from_config(layer.get_config())
+
+
+def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
+    """The published head: Dense 256 relu, dropout, softmax over the classes.
+
+    Every random number of it comes from `seed`: two heads made alike start and drop alike.
+    """
+    glorot = keras.initializers.GlorotUniform
+    hidden = keras.layers.Dense(
+        HEAD_UNITS, activation="relu", kernel_initializer=glorot(seed), name="hidden"
+    )(pooled)
+    dropped = keras.layers.Dropout(dropout_rate, seed=seed, name="dropout")(hidden)
+    return keras.layers.Dense(
+        n_classes, activation="softmax", kernel_initializer=glorot(seed + 1), name="probabilities"
+    )(dropped)
+
+
+def build_tail(
+    trunk: keras.Model, cut: int, n_unfrozen: int, n_classes: int, dropout_rate: float, seed: int
+) -> keras.Model:
+    """The part of the network that a trial trains, with weights of its own.
+
+    Args:
+      trunk: made by `cuts.trunk`; only read.
+      cut: a cut point of it at or before the first trainable layer.
+      n_unfrozen: backbone layers that train, from the output end; 0 trains the head only.
+      n_classes: width of the softmax.
+      dropout_rate: [0, 1).
+      seed: of the head's initial weights and of dropout.
+
+    Returns:
+      A model from what layer `cut` puts out to class probabilities [B, n_classes]. Frozen layers
+      behind the cut are in it, not trainable.
+    """
+    features = keras.Input(trunk.layers[cut].output.shape[1:], name="features")
+    last = len(trunk.layers) - 1
+    pooled = features
+    if cut < last:
+        source = cuts.between(trunk, cut, last)
+        part = keras.models.clone_model(source, input_tensors=features, clone_function=_still)
+        part.set_weights(source.get_weights())
+        pooled = part.output
+    model = keras.Model(features, add_head(pooled, n_classes, dropout_rate, seed), name="tail")
+    thawed = {layer.name for layer in trunk.layers[last - n_unfrozen : last]}
+    for layer in model.layers:
+        layer.trainable = layer.name in thawed | {"hidden", "dropout", "probabilities"}
+    return model
+
+
+def scaling_layer(spec: BackboneSpec) -> keras.Layer:
+    """Raw pixels 0..255 to what the backbone expects, as a layer of the model."""
+    return keras.layers.Rescaling(list(spec.scale), offset=list(spec.offset), name="scaling")
+
+
+class Deployable:
+    """The whole network, raw pixels to probabilities, built once and refilled for each trial.
+
+    Building 150 to 600 layers costs seconds and memory that Keras does not give back; the weights
+    are all that differs between trials.
+
+    Attributes:
+      model: stock Keras, RGB 0..255 (uint8 or float) [B, H, W, 3] to probabilities [B, n_classes].
+        It crops the longer side to a square and resizes to the backbone's input by itself.
+    """
+
+    def __init__(self, backbone: Backbone, n_classes: int):
+        spec = backbone.spec
+        self._original = {layer.name: layer.get_weights() for layer in backbone.model.layers}
+        pixels = keras.Input((None, None, 3), name="pixels")
+        # The operation, not keras.layers.Resizing: that layer's `training` defaults to True and leaks
+        # into the layers behind it, so that a plain `model(x)` would move BatchNorm statistics.
+        side = (spec.image_size, spec.image_size)
+        resized = keras.ops.image.resize(pixels, side, antialias=True, crop_to_aspect_ratio=True)
+        scaled = scaling_layer(spec)(resized)
+        self._body = keras.models.clone_model(backbone.model)
+        pooled = keras.layers.GlobalAveragePooling2D(name="pool")(self._body(scaled))
+        self.model = keras.Model(pixels, add_head(pooled, n_classes, 0.5, 0), name="nutclf")
+
+    def fill(self, tail: keras.Model) -> keras.Model:
+        """Puts a trained tail behind the untouched prefix and returns the whole."""
+        weights = self._original | {layer.name: layer.get_weights() for layer in tail.layers}
+        for layer in (*self._body.layers, *self.model.layers):
+            if layer.name in weights and layer is not self._body:
+                layer.set_weights(weights[layer.name])
+        self.model.get_layer("dropout").rate = tail.get_layer("dropout").rate
+        return self.model
+
+
+def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Probabilities [N, n_classes] of `images`, in their order, without a progress bar."""
+    batches: Sequence[np.ndarray] = [
+        np.asarray(model(images[start : start + batch_size], training=False))
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(batches)
+
+
+def parameter_counts(model: keras.Model) -> dict[str, int]:
+    """`trainable`, `frozen` and `total` numbers of scalars in a model."""
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    total = int(model.count_params())
+    return {"trainable": trainable, "frozen": total - trainable, "total": total}

@@ -1,0 +1,108 @@
+"""Augmented views: view v of an image is a pure function of the seed, v and that image's key.
+
+Nothing depends on which batch an image came in, so features computed once stand for the pixels
+that an uncached run would have drawn, and any worker draws the same ones.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nutclf.config import Augmentation
+
+UNTOUCHED = -1
+"""The view that is the image itself; evaluation uses it."""
+
+
+class _PureSeed(keras.random.SeedGenerator):
+    """Hands Keras' random layers a seed computed from data instead of from a stored state.
+
+    Keras' layers take an integer or a SeedGenerator; an integer is fixed when the graph is traced,
+    and a stock generator counts calls, which would make a view depend on the order of the images.
+    """
+
+    def __init__(self, seed: tf.Tensor):  # no super(): the state that it makes is what we avoid
+        self._seed = seed
+        self._draws = 0
+
+    def next(self, ordered: bool = True) -> tf.Tensor:
+        """The next of this image's seeds, int32 [2]."""
+        self._draws += 1
+        return self._seed + tf.constant([0, self._draws], tf.int32)
+
+
+def view_seed(seed: int, view: int, key: str) -> tuple[int, int]:
+    """Two 31-bit integers that name one view of one image."""
+    digest = hashlib.sha256(f"{seed}/{view}/{key}".encode()).digest()
+    # The low byte is left free: _PureSeed counts its draws there.
+    return int.from_bytes(digest[:4], "big") >> 1, (int.from_bytes(digest[4:8], "big") >> 9) << 8
+
+
+class Augmenter:
+    """Draws views of images of one size; its graph is traced once.
+
+    Args:
+      augmentation: what may change.
+      size: side of the images, pixels.
+      seed: of the study.
+    """
+
+    def __init__(self, augmentation: Augmentation, size: int, seed: int):
+        self._seed = seed
+        self._layers = _layers(augmentation, size)
+        self._graph = tf.function(
+            self._batch,
+            input_signature=[
+                tf.TensorSpec((None, size, size, 3), tf.uint8),
+                tf.TensorSpec((None, 2), tf.int32),
+            ],
+        )
+
+    def view(self, pixels: np.ndarray, keys: Sequence[str], view: int) -> np.ndarray:
+        """View `view` of every image.
+
+        Args:
+          pixels: uint8 RGB [B, S, S, 3].
+          keys: one name an image, the same for the same pixels (its content's hash).
+          view: 0 and up, or `UNTOUCHED`, which returns `pixels`.
+
+        Returns:
+          uint8 [B, S, S, 3].
+        """
+        if view == UNTOUCHED:
+            return pixels
+        seeds = np.array([view_seed(self._seed, view, key) for key in keys], np.int32)
+        return self._graph(pixels, seeds).numpy()
+
+    def _batch(self, pixels: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(
+            lambda one: _augment(self._layers, *one), (pixels, seeds), fn_output_signature=tf.uint8
+        )
+
+
+def _layers(augmentation: Augmentation, size: int) -> list[keras.Layer]:
+    enlarged = round(size * augmentation.resize)
+    layers = [
+        keras.layers.RandomRotation(augmentation.rotation, fill_mode="reflect"),
+        keras.layers.Resizing(enlarged, enlarged),
+        keras.layers.RandomCrop(size, size),
+    ]
+    if augmentation.horizontal_flip:
+        layers.append(keras.layers.RandomFlip("horizontal"))
+    layers.append(keras.layers.RandomZoom(augmentation.zoom, fill_mode="reflect"))
+    return layers
+
+
+def _augment(layers: list[keras.Layer], image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Applies `layers` to one uint8 image [S, S, 3] and rounds back to uint8."""
+    image, source = tf.cast(image, tf.float32), _PureSeed(seed)
+    for layer in layers:
+        if isinstance(layer, keras.layers.Resizing):
+            image = layer(image)
+        else:
+            change = layer.get_random_transformation(image, training=True, seed=source)
+            image = layer.transform_images(image, change, training=True)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)

@@ -1,0 +1,190 @@
+"""What the trials of one study share: images, features, the frozen network; and one trial's fit."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from nutclf.config import Recipe, StudyConfig
+from nutclf.errors import UserError
+from nutclf.model import cuts, network
+from nutclf.model.backbones import Backbone
+from nutclf.train.features import (
+    Features,
+    FrozenPart,
+    Images,
+    StoredFeatures,
+    StreamedFeatures,
+)
+from nutclf.train.fit import Examples, History, OnEpoch, fit
+from nutclf.train.store import FeatureStore
+from nutclf.train.views import UNTOUCHED
+
+# Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
+ASSEMBLY_TOLERANCE = 1e-4
+_ASSEMBLY_SAMPLE = 8  # images; enough to see any wrong layer, at a tenth of a second
+
+
+@dataclass(frozen=True)
+class LabelledImages(Images):
+    """A split in memory, each row with its identity.
+
+    Attributes:
+      labels: int64 [N], positions in the class order.
+      paths: relative to the data set's folder.
+    """
+
+    labels: np.ndarray
+    paths: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a fit gives back.
+
+    Attributes:
+      tail: with the weights of the best epoch.
+      cut: where it begins.
+      history: its epochs.
+      seconds_features, seconds_train: spent making features, and training on them.
+    """
+
+    tail: keras.Model
+    cut: int
+    history: History
+    seconds_features: float
+    seconds_train: float
+
+
+class Workbench:
+    """One study's network and images; it fits any recipe of the study's space on any rows.
+
+    Args:
+      config: of the study.
+      backbone: built, with weights.
+      classes: names in the order of the labels.
+      splits: "train" and "valid", at the backbone's image size.
+      store: of features; None trains from pixels, without any disk.
+      say: takes a line of progress for a person.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        backbone: Backbone,
+        classes: Sequence[str],
+        splits: dict[str, LabelledImages],
+        store: FeatureStore | None,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        self.config, self.backbone, self.classes, self.splits = config, backbone, classes, splits
+        self._store, self._say = store, say
+        depths = (*config.space.n_unfrozen, config.baseline.n_unfrozen)
+        _check_depths(backbone, depths)
+        self._part = FrozenPart(backbone, config.augmentation, config.seed, max(depths))
+        self._deployable = network.Deployable(backbone, len(classes))
+        self._features: dict[tuple[str, int], Features] = {}
+
+    def fit(
+        self,
+        recipe: Recipe,
+        *,
+        rows: np.ndarray | None = None,
+        seed: int | None = None,
+        on_epoch: OnEpoch = lambda epoch, figures: None,
+    ) -> Trained:
+        """Trains one tail, watched on the valid split.
+
+        Args:
+          recipe: how.
+          rows: of the train split to learn from; None is all.
+          seed: of initial weights, dropout and order; None is the study's.
+          on_epoch: see `nutclf.train.fit.fit`.
+        """
+        seed = self.config.seed if seed is None else seed
+        keras.utils.set_random_seed(seed)
+        cut = cuts.cut_for_depth(self._part.trunk, recipe.n_unfrozen)
+        train, valid = self.splits["train"], self.splits["valid"]
+        rows = np.arange(len(train.labels)) if rows is None else rows
+        examples = Examples(self.features("train", cut), rows, train.labels)
+        started = time.perf_counter()
+        for view in range(min(self.config.views, recipe.epochs + recipe.warmup_epochs)):
+            examples.features.prepare(view)
+        watched = self._watched("valid", cut), _one_hot(valid.labels, len(self.classes))
+        featured = time.perf_counter()
+        tail = network.build_tail(
+            self._part.trunk, cut, recipe.n_unfrozen, len(self.classes), recipe.dropout_rate, seed
+        )
+        history = fit(
+            tail,
+            recipe,
+            examples,
+            watched,
+            n_views=self.config.views,
+            seed=seed,
+            better=self.config.objective.beats,
+            on_epoch=on_epoch,
+        )
+        ended = time.perf_counter()
+        return Trained(tail, cut, history, featured - started, ended - featured)
+
+    def predict(self, trained: Trained, split: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities [n, n_classes] of the untouched images of a split, float32."""
+        return network.predict(trained.tail, self._watched(split, trained.cut, rows))
+
+    def assemble(self, trained: Trained) -> keras.Model:
+        """The whole network, raw pixels in; valid until the next call, which refills it.
+
+        Raises:
+          RuntimeError: it does not give the tail's probabilities.
+        """
+        whole = self._deployable.fill(trained.tail)
+        sample = np.arange(min(_ASSEMBLY_SAMPLE, len(self.splits["valid"].labels)))
+        gap = np.abs(
+            network.predict(whole, self.splits["valid"].pixels[sample])
+            - self.predict(trained, "valid", sample)
+        ).max()
+        if not gap <= ASSEMBLY_TOLERANCE:
+            raise RuntimeError(
+                f"the assembled network differs from the trained tail by {gap:.2g} in probability"
+            )
+        return whole
+
+    def features(self, split: str, cut: int) -> Features:
+        """Features of a split at a cut: stored where they fit the budget, else streamed."""
+        if (split, cut) not in self._features:
+            self._features[split, cut] = self._make_features(self.splits[split], cut)
+        return self._features[split, cut]
+
+    def _make_features(self, images: Images, cut: int) -> Features:
+        if self._store is None:
+            return StreamedFeatures(self._part, cut, images)
+        stored = StoredFeatures(self._part, cut, images, self._store, self.config.feature_dtype)
+        needed = stored.bytes_per_view * (self.config.views + 1)
+        if self._store.fits(needed):
+            return stored
+        self._say(
+            f"features at {self._part.trunk.layers[cut].name} would take {needed / 1e9:.1f} GB, "
+            "more than the store may hold: training from pixels instead, slower"
+        )
+        return StreamedFeatures(self._part, cut, images)
+
+    def _watched(self, split: str, cut: int, rows: np.ndarray | None = None) -> np.ndarray:
+        rows = np.arange(len(self.splits[split].labels)) if rows is None else rows
+        return self.features(split, cut).batch(UNTOUCHED, rows)
+
+
+def _one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    return np.eye(n_classes, dtype=np.float32)[labels]
+
+
+def _check_depths(backbone: Backbone, depths: Sequence[int]) -> None:
+    """Refuses depths that unfreeze the same weights as another, or more than there are."""
+    distinct = cuts.distinct_depths(backbone.model)
+    if wrong := sorted(set(depths) - set(distinct)):
+        raise UserError(
+            f"n_unfrozen {wrong} of {backbone.spec.name}: those layers carry no weights, or are not "
+            f"there; depths that differ in what trains are {distinct[:12]} ... {distinct[-1]}."
+        )

@@ -1,0 +1,121 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from nutclf.evaluate.predictions import (
+    classes_of,
+    labels,
+    prediction_table,
+    probabilities,
+    read_predictions,
+    write_predictions,
+)
+
+CLASSES = ["pecans", "almonds", "walnuts"]  # not alphabetical: the model's order is what counts
+PATHS = ["test/a/1.jpg", "test/b/2.jpg", "test/c/3.jpg"]
+Y_TRUE = np.array([0, 2, 1])
+Y_PROB = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.5, 0.3, 0.2]])
+
+
+def table(**changes):
+    given = {"paths": PATHS, "y_true": Y_TRUE, "y_prob": Y_PROB, "classes": CLASSES} | changes
+    return prediction_table(**given)
+
+
+def test_rows_carry_path_names_and_one_column_a_class():
+    made = table()
+    assert list(made.columns) == ["path", "y_true", "y_pred", "pecans", "almonds", "walnuts"]
+    assert list(made["path"]) == PATHS
+    assert list(made["y_true"]) == ["pecans", "walnuts", "almonds"]
+    assert list(made["y_pred"]) == ["pecans", "walnuts", "pecans"]
+    assert made["walnuts"].tolist() == [0.1, 0.6, 0.2]
+
+
+def test_fold_is_kept_between_the_names_and_the_probabilities():
+    made = table(fold=np.array([2, 0, 1]))
+    assert list(made.columns)[3] == "fold" and made["fold"].tolist() == [2, 0, 1]
+    assert classes_of(made) == CLASSES
+
+
+def test_a_tie_goes_to_the_first_class():
+    made = table(y_prob=np.full((3, 3), 1 / 3))
+    assert set(made["y_pred"]) == {"pecans"}
+
+
+def test_labels_and_probabilities_invert_the_table():
+    y_true, y_pred = labels(table(), CLASSES)
+    assert y_true.tolist() == [0, 2, 1] and y_pred.tolist() == [0, 2, 0]
+    np.testing.assert_array_equal(probabilities(table(), CLASSES), Y_PROB)
+
+
+def test_labels_and_probabilities_follow_the_order_asked_for():
+    order = ["walnuts", "pecans", "almonds"]
+    assert labels(table(), order)[0].tolist() == [1, 0, 2]
+    np.testing.assert_array_equal(probabilities(table(), order), Y_PROB[:, [2, 0, 1]])
+
+
+@pytest.mark.parametrize("read", [labels, probabilities])
+def test_a_table_of_other_classes_is_refused(read):
+    with pytest.raises(ValueError, match="classes"):
+        read(table(), ["pecans", "almonds", "coconuts"])
+
+
+def test_csv_round_trip_is_exact(tmp_path):
+    names = ["nuts, mixed\nand salted", "NA", 'the "best"', "007", "carriage\rreturn"]
+    rng = np.random.default_rng(0)
+    prob = rng.dirichlet(np.full(5, 0.01), size=40)  # many values near 1e-300 and near 1
+    paths = [f"a,b/{i}\n'\".jpg" for i in range(38)] + ["nan", "0012"]
+    made = prediction_table(paths, rng.integers(0, 5, 40), prob, names, fold=np.arange(40) % 5)
+    write_predictions(made, tmp_path / "predictions.csv")
+    back = read_predictions(tmp_path / "predictions.csv")
+    pd.testing.assert_frame_equal(back, made, check_exact=True)
+    assert probabilities(back, names).tobytes() == prob.tobytes()
+
+
+def test_float32_probabilities_survive_the_csv(tmp_path):
+    prob = np.random.default_rng(1).dirichlet(np.ones(3), size=3).astype(np.float32)
+    write_predictions(table(y_prob=prob), tmp_path / "p.csv")
+    back = probabilities(read_predictions(tmp_path / "p.csv"), CLASSES)
+    np.testing.assert_array_equal(back.astype(np.float32), prob)
+
+
+def test_probabilities_of_exactly_0_and_1_stay_numbers(tmp_path):
+    write_predictions(table(y_prob=np.eye(3)), tmp_path / "p.csv")
+    assert read_predictions(tmp_path / "p.csv")["pecans"].dtype == np.float64
+
+
+def test_a_csv_that_is_no_table_of_predictions_is_refused(tmp_path):
+    (tmp_path / "p.csv").write_text("path,score\na,1\n")
+    with pytest.raises(ValueError, match="y_true"):
+        read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"paths": PATHS[:2]}, "'paths': 2"),
+        ({"y_true": Y_TRUE[:2]}, "'y_true': 2"),
+        ({"y_prob": Y_PROB[:2]}, "'y_prob': 2"),
+        ({"fold": np.array([0, 1])}, "'fold': 2"),
+        ({"paths": [PATHS[0], PATHS[1], PATHS[0]]}, "test/a/1.jpg"),
+        ({"classes": ["pecans", "almonds", "pecans"]}, "'pecans' comes more than once"),
+        ({"classes": ["pecans", "almonds", "y_pred"]}, "none of"),
+        ({"classes": ["pecans", "almonds", ""]}, "none empty"),
+        ({"classes": CLASSES[:2]}, r"must be \[N, 2\]|class ids run from 0 to 1"),
+        ({"y_true": np.array([0, 3, 1])}, "holds 3"),
+        ({"y_true": np.array([0, -1, 1])}, "holds -1"),
+        ({"y_true": np.array([0.0, 2.0, 1.0])}, "integers"),
+        ({"y_true": np.eye(3, dtype=int)}, "integers"),
+        ({"y_prob": Y_PROB * [[1], [100], [1]]}, "row 1 .* sums to 100"),
+        ({"y_prob": Y_PROB + [[0], [0], [0.001]]}, "row 2"),
+        ({"y_prob": np.array([[1.5, -0.5, 0.0]] + [[1, 0, 0]] * 2)}, "row 0"),
+        ({"y_prob": np.array([[0.5, 0.5, 0.0], [np.nan, 0, 1], [1, 0, 0]])}, "row 1 is not finite"),
+    ],
+)
+def test_impossible_predictions_are_refused_by_name(changes, named):
+    with pytest.raises(ValueError, match=named):
+        table(**changes)
+
+
+def test_rows_that_miss_1_by_float32_rounding_are_taken():
+    assert len(table(y_prob=Y_PROB + 0.0003)) == 3

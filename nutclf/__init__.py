@@ -1,1 +1,1 @@
-"""Fine-tunes ImageNet networks on tree nuts, searches the recipe, records and promotes the result."""
+"""Fine-tunes ImageNet networks on tree nuts, searches the recipe, keeps the best."""

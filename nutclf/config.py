@@ -118,13 +118,18 @@ class Objective:
         """Whether value `a` beats value `b`; equal values do not."""
         return a > b if self.direction == "maximize" else a < b
 
+    @property
+    def by_epoch(self) -> str:
+        """The metric that is watched while a trial trains."""
+        return self.metric.removeprefix("best_")
+
     def beats(self, a: dict[str, float], b: dict[str, float]) -> bool:
         """Whether epoch `a` is better than epoch `b`: by this metric, then by the lower valid loss.
 
         With 50 validation images accuracies are often equal; the loss then tells them apart.
         """
-        metric = self.metric.removeprefix("best_")
-        if metric in a and a[metric] != b[metric]:
+        metric = self.by_epoch
+        if a[metric] != b[metric]:
             return self.better_than(a[metric], b[metric])
         return a["valid_loss"] < b["valid_loss"]
 
@@ -160,14 +165,9 @@ class SearchSpace:
             distinct = len(values) == len(set(values)) > 0
             _require(distinct, name, values, "one or more different choices")
         for n_unfrozen, schedule in itertools.product(self.n_unfrozen, self.lr_schedule):
-            for i in (0, -1):  # Recipe knows what is allowed: try both ends of every range
-                Recipe(
-                    n_unfrozen,
-                    self.dropout_rate[i],
-                    self.epochs[i],
-                    schedule,
-                    self.learning_rate[i],
-                )
+            for end in (0, 1):  # Recipe knows what is allowed: try both ends of every range
+                rate, epochs = self.dropout_rate[end], self.epochs[end]
+                Recipe(n_unfrozen, rate, epochs, schedule, self.learning_rate[end])
 
     @property
     def longest_training(self) -> int:

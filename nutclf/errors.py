@@ -1,4 +1,4 @@
-"""The one exception that means: the person who called can mend this."""
+"""Exceptions that the command line turns into one sentence."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     It says what was given, what is allowed and what to do. The command line prints it without a
     traceback and exits with code 2.
     """
+
+
+class SweepFailed(Exception):
+    """Trials keep failing: something is wrong that another recipe will not mend. Exit code 1."""

@@ -25,7 +25,7 @@ class Claim:
     def __post_init__(self) -> None:
         """Refuses what no accuracy can be."""
         if not 0 <= self.accuracy <= 1 or self.decimals < 0 or (self.n is not None and self.n < 1):
-            raise ValueError(f"{self} is impossible: accuracy [0, 1], decimals >= 0, n >= 1")
+            raise ValueError(f"{self!r} is impossible: accuracy [0, 1], decimals >= 0, n >= 1")
 
     def __str__(self) -> str:
         """The figure as printed, with the split where it is another one."""

@@ -90,14 +90,13 @@ def write_predictions(table: pd.DataFrame, path: str | PathLike) -> None:
 
 def read_predictions(path: str | PathLike) -> pd.DataFrame:
     """Reads what `write_predictions` wrote: the same rows, names and float64 bits."""
-    text = {"path": object, "y_true": object, "y_pred": object}
-    # Without these two, a class named "NA" reads as missing and 0.1 + 0.2 loses its last bit.
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
-    missing = [column for column in text if column not in table.columns]
+    # All as text first: "NA" and "007" stay names, and Python's own float() is exact to the bit.
+    table = pd.read_csv(path, dtype=object, keep_default_na=False)
+    missing = [column for column in IDENTITY[:3] if column not in table.columns]
     if missing:
         raise ValueError(f"{path} is no table of predictions: it lacks the columns {missing}")
-    table = table.astype(dict.fromkeys(classes_of(table), np.float64))
-    return table.astype(dict.fromkeys(text, "str"))
+    types = dict.fromkeys(IDENTITY, "str") | {"fold": np.int64}
+    return table.astype({column: types.get(column, np.float64) for column in table.columns})
 
 
 def _distinct(values: list[str], what: str) -> list[str]:

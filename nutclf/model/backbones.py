@@ -1,4 +1,4 @@
-"""The pretrained networks: how each is built, which pixels it expects, where its weights come from."""
+"""The pretrained networks: how each is built, what it expects, where its weights come from."""
 
 import hashlib
 import os
@@ -53,7 +53,7 @@ class BackboneSpec:
         )
 
 
-# keras.applications.densenet scales to 0..1, then by the ImageNet mean and deviation (mode "torch").
+# keras.applications.densenet scales to 0..1, then by the ImageNet mean and deviation ("torch").
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # keras.applications.mobilenet_v2 scales to -1..1 (mode "tf").
 _MINUS_ONE_TO_ONE = {"scale": (1 / 127.5,) * 3, "offset": (-1.0,) * 3}
@@ -123,7 +123,7 @@ def load_backbone(name: str, weights: str = "pretrained") -> Backbone:
 
     Args:
       name: a key of `BACKBONES`.
-      weights: "pretrained", or "random" for tests of the machinery: such a network has seen nothing.
+      weights: "pretrained", or "random" for tests of the machinery: that network has seen nothing.
 
     Raises:
       UserError: unknown name; weights that fit another network; none to be had.
@@ -159,8 +159,9 @@ def _load_file(spec: BackboneSpec, model: keras.Model, path: Path) -> None:
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"{path} does not hold the weights of {spec.application} (alpha {spec.alpha:g}, no top, "
-            f"{spec.image_size} pixels): {reason} Put the right file there, or unset NUTCLF_WEIGHTS."
+            f"{path} does not hold the weights of {spec.application} (alpha {spec.alpha:g}, no "
+            f"top, {spec.image_size} pixels): {reason} Put the right file there, or unset "
+            "NUTCLF_WEIGHTS."
         ) from error
 
 
@@ -174,8 +175,8 @@ def _load_from_keras(spec: BackboneSpec, model: keras.Model, beside: str = "") -
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = str(error).strip().splitlines()[-1][-200:]
         raise UserError(
-            f"No weights for {spec.name}: Keras could not fetch them ({reason}){beside}. Connect to "
-            f"the internet, or set NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
+            f"No weights for {spec.name}: Keras could not fetch them ({reason}){beside}. Connect "
+            f"to the internet, or set NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
         ) from error
     model.set_weights(donor.get_weights())
     return "keras.applications imagenet"

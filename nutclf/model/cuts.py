@@ -70,7 +70,7 @@ def cut_for_depth(model: keras.Model, n_unfrozen: int) -> int:
 
 
 def distinct_depths(backbone: keras.Model) -> list[int]:
-    """Depths that really differ: each unfreezes at least one weight more than the one before; 0 first.
+    """Depths that really differ: each unfreezes more weights than the one before; 0 first.
 
     Many layers (ReLU, Add, ZeroPadding) carry no weights: unfreezing one of them changes nothing.
     """

@@ -14,8 +14,8 @@ HEAD_UNITS = 256  # the published head
 class _StillBatchNormalization(keras.layers.BatchNormalization):
     """Trains gamma and beta, and leaves the pretrained statistics alone, also under `fit`.
 
-    In a Functional model Keras overrides an explicit `bn(x, training=False)` inside `fit`; saying it
-    in `call` holds. Only the training graph has this class: what is saved is stock Keras.
+    In a Functional model Keras overrides an explicit `bn(x, training=False)` inside `fit`; saying
+    it in `call` holds. Only the training graph has this class: what is saved is stock Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -95,8 +95,8 @@ class Deployable:
         spec = backbone.spec
         self._original = {layer.name: layer.get_weights() for layer in backbone.model.layers}
         pixels = keras.Input((None, None, 3), name="pixels")
-        # The operation, not keras.layers.Resizing: that layer's `training` defaults to True and leaks
-        # into the layers behind it, so that a plain `model(x)` would move BatchNorm statistics.
+        # The operation, not keras.layers.Resizing: that layer's `training` defaults to True and
+        # leaks into the layers behind it: a plain `model(x)` would move BatchNorm statistics.
         side = (spec.image_size, spec.image_size)
         resized = keras.ops.image.resize(pixels, side, antialias=True, crop_to_aspect_ratio=True)
         scaled = scaling_layer(spec)(resized)

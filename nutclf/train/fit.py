@@ -51,8 +51,8 @@ class History:
     """What a fit went through.
 
     Attributes:
-      epochs: a dict an epoch: train_loss, train_accuracy, valid_loss, valid_accuracy, learning_rate.
-        Losses are cross-entropies without label smoothing, so recipes compare.
+      epochs: a dict an epoch, its keys the values of `_NAMES`. Losses are cross-entropies without
+        label smoothing, so that recipes compare.
       best_epoch: 1-based; its weights are the ones kept.
     """
 

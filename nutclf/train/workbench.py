@@ -24,7 +24,6 @@ from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
 ASSEMBLY_TOLERANCE = 1e-4
-_ASSEMBLY_SAMPLE = 8  # images; enough to see any wrong layer, at a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -134,23 +133,22 @@ class Workbench:
         """Probabilities [n, n_classes] of the untouched images of a split, float32."""
         return network.predict(trained.tail, self._watched(split, trained.cut, rows))
 
-    def assemble(self, trained: Trained) -> keras.Model:
-        """The whole network, raw pixels in; valid until the next call, which refills it.
+    def assemble(self, trained: Trained) -> tuple[keras.Model, np.ndarray]:
+        """The whole network, raw pixels in, and its probabilities on the valid split.
+
+        The network is valid until the next call, which refills it.
 
         Raises:
-          RuntimeError: it does not give the tail's probabilities.
+          RuntimeError: its probabilities are not the tail's.
         """
         whole = self._deployable.fill(trained.tail)
-        sample = np.arange(min(_ASSEMBLY_SAMPLE, len(self.splits["valid"].labels)))
-        gap = np.abs(
-            network.predict(whole, self.splits["valid"].pixels[sample])
-            - self.predict(trained, "valid", sample)
-        ).max()
+        y_prob = network.predict(whole, self.splits["valid"].pixels)
+        gap = np.abs(y_prob - self.predict(trained, "valid")).max()
         if not gap <= ASSEMBLY_TOLERANCE:
             raise RuntimeError(
                 f"the assembled network differs from the trained tail by {gap:.2g} in probability"
             )
-        return whole
+        return whole, y_prob
 
     def features(self, split: str, cut: int) -> Features:
         """Features of a split at a cut: stored where they fit the budget, else streamed."""
@@ -185,6 +183,6 @@ def _check_depths(backbone: Backbone, depths: Sequence[int]) -> None:
     distinct = cuts.distinct_depths(backbone.model)
     if wrong := sorted(set(depths) - set(distinct)):
         raise UserError(
-            f"n_unfrozen {wrong} of {backbone.spec.name}: those layers carry no weights, or are not "
-            f"there; depths that differ in what trains are {distinct[:12]} ... {distinct[-1]}."
+            f"n_unfrozen {wrong} of {backbone.spec.name}: those layers carry no weights, or are "
+            f"not there; depths that differ in what trains are {distinct[:12]} ... {distinct[-1]}."
         )

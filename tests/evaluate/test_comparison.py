@@ -67,13 +67,13 @@ def test_the_order_of_rows_does_not_move_a_grouped_interval():
 
 def test_other_images_are_refused_by_name():
     a, b = pair(3, 1, 1, 1)
-    with pytest.raises(ValueError, match="different images: 1 .*005.jpg"):
+    with pytest.raises(ValueError, match=r"different images: 1 .*005\.jpg"):
         compare(a, b.iloc[:-1], CLASSES)
 
 
 def test_an_image_that_comes_twice_is_refused():
     a, b = pair(3, 1, 1, 1)
-    with pytest.raises(ValueError, match="table b holds '000.jpg' more than once"):
+    with pytest.raises(ValueError, match=r"table b holds '000\.jpg' more than once"):
         compare(a, b.iloc[[0, 0, 1, 2, 3, 4, 5]], CLASSES)
 
 

@@ -107,7 +107,7 @@ def test_a_csv_that_is_no_table_of_predictions_is_refused(tmp_path):
         ({"y_true": np.array([0.0, 2.0, 1.0])}, "integers"),
         ({"y_true": np.eye(3, dtype=int)}, "integers"),
         ({"y_prob": Y_PROB * [[1], [100], [1]]}, "row 1 .* sums to 100"),
-        ({"y_prob": Y_PROB + [[0], [0], [0.001]]}, "row 2"),
+        ({"y_prob": Y_PROB * [[1], [1], [1.01]]}, "row 2"),
         ({"y_prob": np.array([[1.5, -0.5, 0.0]] + [[1, 0, 0]] * 2)}, "row 0"),
         ({"y_prob": np.array([[0.5, 0.5, 0.0], [np.nan, 0, 1], [1, 0, 0]])}, "row 1 is not finite"),
     ],

@@ -1,5 +1,7 @@
 """What a thing lies on and among: cloth, wood, paper, leaves, crumbs."""
 
+import math
+
 import numpy as np
 
 from nutclf.data.drawing.noise import Noise
@@ -8,12 +10,11 @@ from nutclf.data.drawing.scene import CANVAS, Light, Solid, place, random_pose
 
 def backdrop(rng: np.random.Generator) -> np.ndarray:
     """An empty table, float32 0..1 [CANVAS, CANVAS, 3]."""
-    y, x = (np.mgrid[:CANVAS, :CANVAS] / CANVAS).astype(np.float32)
-    turn = rng.uniform(0, 2 * np.pi)
-    along = (np.cos(turn) * x + np.sin(turn) * y).astype(np.float32)
-    across = (np.cos(turn) * y - np.sin(turn) * x).astype(np.float32)
-    kind = (_paper, _gradient, _cloth, _wood)[rng.integers(4)]
-    return kind(along, across, rng)
+    x = np.arange(CANVAS, dtype=np.float32) / CANVAS
+    y, turn = x[:, None], rng.uniform(0, 2 * np.pi)
+    c, s = math.cos(turn), math.sin(turn)
+    table = (_paper, _gradient, _cloth, _wood)[rng.integers(4)]
+    return table(c * x + s * y, c * y - s * x, rng)
 
 
 def scatter(canvas: np.ndarray, light: Light, rng: np.random.Generator) -> None:
@@ -21,7 +22,9 @@ def scatter(canvas: np.ndarray, light: Light, rng: np.random.Generator) -> None:
     for artist, most, smallest, largest in ((leaf, 2, 15, 45), (crumb, 7, 2, 8)):
         for _ in range(rng.integers(most + 1)):
             x, y = rng.uniform(0, CANVAS, 2)
-            place(canvas, artist, random_pose(rng, x, y, rng.uniform(smallest, largest)), light, rng)
+            place(
+                canvas, artist, random_pose(rng, x, y, rng.uniform(smallest, largest)), light, rng
+            )
 
 
 def leaf(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> Solid:
@@ -39,7 +42,9 @@ def crumb(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> Solid:
     """A chip of shell or kernel."""
     bumps = np.sin(rng.uniform(2, 5) * u + rng.uniform(0, 6)) * np.sin(rng.uniform(2, 5) * v)
     height = 0.5 * np.clip(0.7 + 0.3 * bumps - np.hypot(u, v), -1, 0.3)
-    colour = rng.uniform(0.15, 0.95) * np.float32([1, rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.8)])
+    colour = rng.uniform(0.15, 0.95) * np.float32(
+        [1, rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.8)]
+    )
     return Solid(height, np.broadcast_to(colour, (*u.shape, 3)), 0.1)
 
 

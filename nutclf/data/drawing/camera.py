@@ -18,5 +18,5 @@ def develop(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         exposed = gaussian_filter(exposed, (focus, focus, 0))
     full = Image.fromarray((exposed * 255).astype(np.uint8))
     small = np.asarray(full.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
-    noise = rng.normal(0, rng.uniform(1, 8), small.shape)
-    return np.clip(small + noise, 0, 255).astype(np.uint8)
+    grain = rng.uniform(1, 8) * rng.standard_normal(small.shape, np.float32)
+    return np.clip(small + grain, 0, 255).astype(np.uint8)

@@ -27,7 +27,9 @@ def brazil_nut(u, v, rng):
     d2 = (u * u + (bent / width) ** 2).astype(np.float32)
     ridge = np.clip(1 - np.abs(bent - 0.1) * 4, 0, 1)
     skin = np.clip(2.2 * noise.fractal(u * 1.6, v * 4, 2) - rng.uniform(-0.4, 0.8), 0, 1)
-    colour = mix(0.85 * skin, hue(rng, 0.42, 0.27, 0.16), tinted(hue(rng, 0.9, 0.8, 0.62), 1 + 0 * u))
+    colour = mix(
+        0.85 * skin, hue(rng, 0.42, 0.27, 0.16), tinted(hue(rng, 0.9, 0.8, 0.62), 1 + 0 * u)
+    )
     return Solid(dome(d2, 0.4) + 0.1 * ridge * (d2 < 1), colour, rng.uniform(0.1, 0.5))
 
 

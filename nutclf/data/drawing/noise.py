@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 _CELLS = 16
 _SAMPLES = 128
@@ -23,17 +22,32 @@ class Noise:
         self._field = weights @ lattice @ weights.T
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The field at every point, mostly within -1..1; x and y of one shape, float32."""
-        points = np.stack([y, x]) * np.float32(_SAMPLES / _CELLS)
-        return map_coordinates(self._field, points, order=1, mode="grid-wrap")
+        """The field at every point, mostly within -1..1; x and y of one shape, float32.
+
+        Bilinear, by hand: `scipy.ndimage.map_coordinates` takes twice the time.
+        """
+        (left, right, x), (top, bottom, y) = _neighbours(x), _neighbours(y)
+        top, bottom, field = top * _SAMPLES, bottom * _SAMPLES, self._field.ravel()
+        upper, lower = field.take(top + left), field.take(bottom + left)
+        upper += x * (field.take(top + right) - upper)
+        lower += x * (field.take(bottom + right) - lower)
+        return upper + y * (lower - upper)
 
     def fractal(self, x: np.ndarray, y: np.ndarray, octaves: int = 2) -> np.ndarray:
-        """Octaves of the field added up, each twice as fine and half as strong as the one before."""
+        """Octaves of the field added up, each twice as fine and half as strong as the last."""
         total = self.at(x, y)
         for octave in range(1, octaves):
             # The shift keeps the octaves from meeting in the lattice point (0, 0).
             total = total + self.at(x * 2**octave + 3.7, y * 2**octave + 1.3) / 2**octave
         return total
+
+
+def _neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The samples before and after each x, and how far x is from the first, 0..1."""
+    x = np.asarray(x, np.float32) * np.float32(_SAMPLES / _CELLS)
+    before = np.floor(x)
+    first = before.astype(np.int32) & (_SAMPLES - 1)  # a power of two: `%` takes ten times longer
+    return first, (first + 1) & (_SAMPLES - 1), x - before
 
 
 @lru_cache(maxsize=1)

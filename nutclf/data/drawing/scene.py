@@ -1,5 +1,6 @@
 """Solids on a canvas: each is a height and a colour over the plane, lit by one lamp."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,8 +53,10 @@ class Pose:
 
 def random_pose(rng: np.random.Generator, x: float, y: float, size: float) -> Pose:
     """A pose at a given place and size, turned at will and tilted a little."""
-    turn, tilt = rng.uniform(0, 2 * np.pi, 2)
-    return Pose(x, y, size, turn, rng.uniform(0.75, 1), tilt)
+    # Python's floats leave float32 arrays as they are; NumPy's own would widen them.
+    x, y, size = float(x), float(y), float(size)
+    turn, squash, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1), rng.uniform(0, np.pi)
+    return Pose(x, y, size, turn, squash, tilt)
 
 
 @dataclass(frozen=True)
@@ -109,20 +112,20 @@ def _box(pose: Pose) -> tuple[slice, slice] | None:
 
 
 def _own_coordinates(pose: Pose, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    y, x = np.mgrid[rows, columns].astype(np.float32)
-    x, y = (x - pose.x) / pose.size, (y - pose.y) / pose.size
-    away = np.cos(pose.tilt) * x + np.sin(pose.tilt) * y
-    stretch = away * (1 / pose.squash - 1)
-    x, y = x + np.cos(pose.tilt) * stretch, y + np.sin(pose.tilt) * stretch
-    c, s = np.cos(pose.turn), np.sin(pose.turn)
-    return (c * x + s * y).astype(np.float32), (c * y - s * x).astype(np.float32)
+    y = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - pose.y) / pose.size
+    x = (np.arange(columns.start, columns.stop, dtype=np.float32) - pose.x) / pose.size
+    c, s = math.cos(pose.tilt), math.sin(pose.tilt)
+    stretch = (c * x + s * y) * (1 / pose.squash - 1)
+    x, y = x + c * stretch, y + s * stretch
+    c, s = math.cos(pose.turn), math.sin(pose.turn)
+    return c * x + s * y, c * y - s * x
 
 
 def _shadow(height: np.ndarray, light: Light) -> np.ndarray:
     """How far the thing keeps the lamp off the ground, 0..1: its outline, moved and blurred."""
     tall = max(float(height.max()), 0.0) * 0.5
-    x, y = -light.direction[:2] / light.direction[2] * tall
-    moved = shift((height > 0).astype(np.float32), (round(float(y)), round(float(x))), order=0)
+    x, y = (-light.direction[:2] / light.direction[2] * tall).round()
+    moved = shift((height > 0).astype(np.float32), (y, x), order=0)
     return gaussian_filter(moved, light.softness)
 
 
@@ -134,6 +137,8 @@ def _shade(height: np.ndarray, solid: Solid, light: Light) -> np.ndarray:
     facing = np.clip((lz - lx * slope_x - ly * slope_y) / steep, 0, 1)
     hx, hy, hz = light.direction + np.float32([0, 0, 1])
     halfway = np.clip((hz - hx * slope_x - hy * slope_y) / steep, 0, None)
-    highlight = (halfway / np.sqrt(hx**2 + hy**2 + hz**2)) ** 30
+    highlight = halfway / np.sqrt(hx**2 + hy**2 + hz**2)
+    for _ in range(5):  # to the 32nd power, in a tenth of the time of `**`
+        highlight *= highlight
     brightness = light.ambient + (1.25 - light.ambient) * facing
     return solid.colour * brightness[..., None] + (solid.gloss * 0.6 * highlight)[..., None]

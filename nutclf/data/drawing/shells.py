@@ -110,7 +110,9 @@ def pistachio(u, v, rng):
     gape = rng.uniform(0.08, 0.32) * np.sqrt(np.clip((u + 0.75) / 1.75, 0, 1))
     gap = np.clip((gape - np.abs(v - middle * (1 - u * u))) * 16, 0, 1) * (d2 < 1)
     skin = noise.at(u * 3, v * 5)
-    kernel = mix(skin + 0.3, hue(rng, 0.5, 0.3, 0.33), tinted(hue(rng, 0.56, 0.6, 0.2), 1 + skin * 0.2))
+    kernel = mix(
+        skin + 0.3, hue(rng, 0.5, 0.3, 0.33), tinted(hue(rng, 0.56, 0.6, 0.2), 1 + skin * 0.2)
+    )
     height = dome(d2, 0.5) - 0.12 * gap
     return Solid(height, mix(gap, kernel, shell), rng.uniform(0.1, 0.4))
 

@@ -1,0 +1,5 @@
+"""`python -m nutclf VERB`."""
+
+from nutclf.cli import main
+
+main()

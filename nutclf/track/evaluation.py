@@ -1,0 +1,59 @@
+"""How good a model is on some images, written into its run: numbers, matrix, predictions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from nutclf.evaluate.metrics import (
+    check_consistent,
+    classification_metrics,
+    confusion,
+    confusion_record,
+)
+from nutclf.evaluate.predictions import write_predictions
+from nutclf.track.runs import Run, write_json
+
+FOLDER = "evaluation"
+_PER_EPOCH = ("accuracy", "loss")  # of the valid split, kept by epoch under these names
+
+
+def metrics_of(split: str, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
+    """Every metric of a table, named for its split: `test_accuracy`, `test_recall/almonds`, ..."""
+    metrics = classification_metrics(table, classes)
+    left_out = _PER_EPOCH if split == "valid" else ()
+    return {f"{split}_{name}": v for name, v in metrics.items() if name not in left_out}
+
+
+def write_evaluation(
+    run: Run, split: str, table: pd.DataFrame, classes: Sequence[str], accuracy: float
+) -> None:
+    """Logs metrics and the files `evaluation/{confusion_matrix,predictions}_<split>.*`.
+
+    Args:
+      run: of the model.
+      split: "valid", "cv" or "test".
+      table: from `nutclf.evaluate.predictions.prediction_table`.
+      classes: in the model's order.
+      accuracy: as the network reported it, by another way than the table.
+
+    Raises:
+      ValueError: the table's confusion matrix contradicts that accuracy.
+    """
+    matrix = confusion(table, classes)
+    check_consistent(matrix, accuracy)
+    run.metrics(metrics_of(split, table, classes))
+    with run.artifacts() as folder:
+        _write_files(folder / FOLDER, split, table, classes)
+
+
+def _write_files(folder: Path, split: str, table: pd.DataFrame, classes: Sequence[str]) -> None:
+    from nutclf.evaluate.figures import confusion_figure
+
+    matrix = confusion(table, classes)
+    name = f"confusion_matrix_{split}"
+    write_json(folder / f"{name}.json", confusion_record(matrix, classes))
+    write_predictions(table, folder / f"predictions_{split}.csv")
+    right, n = int(matrix.trace()), int(matrix.sum())
+    title = f"{split} · {right} of {n} right"
+    confusion_figure(matrix, classes, title).savefig(folder / f"{name}.png")

@@ -1,0 +1,101 @@
+"""MLflow's model registry: versions, and the aliases that point at them."""
+
+from dataclasses import dataclass
+
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities import ViewType
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from nutclf.config import Objective
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The versions of one registered model.
+
+    Attributes:
+      client: of the store.
+      name: of the registered model.
+    """
+
+    client: MlflowClient
+    name: str
+
+    def at(self, alias: str) -> ModelVersion | None:
+        """The version that an alias points at; None when there is none."""
+        try:
+            return self.client.get_model_version_by_alias(self.name, alias)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def version_of(self, model_uri: str) -> ModelVersion | None:
+        """The version registered from a logged model, if there is one."""
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            return None
+        versions = self.client.search_model_versions(f"name = '{self.name}'")
+        return next((v for v in versions if v.source == model_uri), None)
+
+    def register(self, model_uri: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+        """Makes a version of a logged model; returns the one there is if it was registered."""
+        found = self.version_of(model_uri)
+        if found is not None:
+            return found
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            self.client.create_registered_model(self.name)
+        return self.client.create_model_version(self.name, model_uri, run_id, tags=tags)
+
+    def describe(self, version: ModelVersion, text: str, tags: dict[str, str]) -> None:
+        """Writes a version's description, and tags beside it."""
+        self.client.update_model_version(self.name, version.version, description=text)
+        for key, value in tags.items():
+            self.client.set_model_version_tag(self.name, version.version, key, value)
+
+    def point(self, alias: str, version: ModelVersion) -> None:
+        """Moves an alias and reads it back.
+
+        Raises:
+          RuntimeError: the registry says something else afterwards.
+        """
+        self.client.set_registered_model_alias(self.name, alias, version.version)
+        now = self.at(alias)
+        if now is None or now.version != version.version:
+            found = now.version if now else "nothing"
+            raise RuntimeError(
+                f"alias {alias} of {self.name} was set to version {version.version}, "
+                f"but the registry answers {found}"
+            )
+
+    def drop(self, alias: str) -> None:
+        """Takes an alias away; no matter whether it was there."""
+        if self.at(alias) is not None:
+            self.client.delete_registered_model_alias(self.name, alias)
+
+
+def model_uri(client: MlflowClient, run: MlflowRun) -> str:
+    """Address of the model that a run logged."""
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not outputs:
+        raise LookupError(f"run {run.info.run_name!r} logged no model")
+    return f"models:/{outputs[-1].model_id}"
+
+
+def best_run(
+    client: MlflowClient, experiment_id: str, study_name: str, objective: Objective
+) -> MlflowRun | None:
+    """The finished trial run of a study with the best objective; None when there is none."""
+    order = "DESC" if objective.direction == "maximize" else "ASC"
+    quoted = study_name.replace("'", "\\'")
+    runs = client.search_runs(
+        [experiment_id],
+        f"tags.study_name = '{quoted}' AND tags.kind = 'trial' AND attributes.status = 'FINISHED'",
+        ViewType.ACTIVE_ONLY,
+        order_by=[f"metrics.`{objective.metric}` {order}", "attributes.start_time ASC"],
+        max_results=1,
+    )
+    return runs[0] if runs else None

@@ -1,0 +1,95 @@
+"""Where records are kept: one folder with MLflow's database, Optuna's, and the artifacts."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow.tracking import MlflowClient
+
+from nutclf.errors import UserError
+
+DEFAULT_FOLDER = "mlruns"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Addresses of the records; making one touches nothing.
+
+    Attributes:
+      folder: of everything local; also of the locks.
+      tracking_uri: MLflow's, tracking and registry alike.
+      optuna_url: of Optuna's storage.
+      artifact_root: folder of a local store's artifacts; None leaves it to a tracking server.
+    """
+
+    folder: Path
+    tracking_uri: str
+    optuna_url: str
+    artifact_root: Path | None
+
+    @classmethod
+    def at(cls, folder: str | Path, environ: Mapping[str, str]) -> "Store":
+        """The store in `folder`, unless the environment names servers of its own.
+
+        Raises:
+          UserError: MLFLOW_TRACKING_URI names a file store, which MLflow no longer writes.
+        """
+        root = Path(folder).expanduser().resolve()
+        explicit = environ.get("MLFLOW_TRACKING_URI", "")
+        if explicit and "://" not in explicit.replace("file:", "://"):
+            explicit = f"file:{explicit}"
+        if explicit.startswith("file:"):
+            raise UserError(
+                f"MLFLOW_TRACKING_URI is {explicit!r}, a file store, which MLflow 3.13 and later "
+                "refuse; unset it to use the database in STORE, or name a server or a sqlite file."
+            )
+        return cls(
+            folder=root,
+            tracking_uri=explicit or f"sqlite:///{root / 'mlflow.db'}",
+            optuna_url=environ.get("NUTCLF_OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
+            artifact_root=None if explicit else root / "artifacts",
+        )
+
+    def prepare(self) -> "Store":
+        """Makes the folder and MLflow's tables, and points MLflow's global settings here.
+
+        Several processes may call it at once.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        self.use()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "store.lock"):
+                # Two processes that create the same new database kill each other: one at a time.
+                self.client().search_experiments(max_results=1)
+        except (OSError, NotImplementedError) as error:
+            raise UserError(
+                f"The store {str(self.folder)!r} cannot be written ({error}); "
+                "name a folder that can be with STORE=."
+            ) from error
+        return self
+
+    def client(self) -> MlflowClient:
+        """A client of this store, whatever MLflow's global settings say."""
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def use(self) -> None:
+        """Points MLflow's global settings here: a few of its functions read nothing else."""
+        os.environ["MLFLOW_TRACKING_URI"] = self.tracking_uri
+        mlflow.set_tracking_uri(self.tracking_uri)
+        mlflow.set_registry_uri(self.tracking_uri)
+
+    def experiment_id(self, name: str) -> str:
+        """The id of the experiment called `name`, made when missing, its artifacts in the store."""
+        client = self.client()
+        with FileLock(self.folder / "store.lock"):
+            found = client.get_experiment_by_name(name)
+            if found is not None:
+                return found.experiment_id
+            location = (self.artifact_root / name).as_uri() if self.artifact_root else None
+            return client.create_experiment(name, artifact_location=location)

@@ -108,10 +108,12 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the records."""
     quiet()
-    from nutclf.track.ui import serve_ui
+    from nutclf.track.ui import serve_ui, study_links
 
     address = open_store(store).prepare()
     say(f"MLflow UI on http://127.0.0.1:{port} over {address.tracking_uri}   (Ctrl-C ends it)")
+    for study, link in study_links(address, port):
+        say(f"{study}, the best trial first: {link}")
     serve_ui(address, port)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nutclf.data.drawing.backdrop import backdrop, scatter
+from nutclf.data.drawing.backdrop import backdrop, plain, scatter
 from nutclf.data.drawing.camera import develop
 from nutclf.data.drawing.noise import Noise
 from nutclf.data.drawing.outlines import OUTLINES
@@ -55,6 +55,10 @@ class _Look:
 def draw_shape(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """One picture of one to four like shapes, a pure function of its arguments.
 
+    Pictures range evenly from easy (one large shape on plain paper) to as hard as the nuts. On hard
+    ones alone a new network finds nothing to hold on to: after 600 steps of 64 it told outlines
+    with accuracy 0.11, on easy ones after 500 steps of 32 with 0.29 (chance is 0.07).
+
     Args:
       index: 0 and up.
       seed: 0 and up.
@@ -64,21 +68,28 @@ def draw_shape(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
       and apart from the others.
     """
     rng = np.random.default_rng([seed, index])
-    labels = rng.integers(N_LABELS)
-    light, canvas = random_light(rng), backdrop(rng)
-    scatter(canvas, light, rng)
-    colour = HUES[labels[2]][1] + rng.normal(0, 0.03, 3) + rng.normal(0, 0.03)
-    look = _Look(
-        outline=labels[0],
-        texture=labels[1],
-        colour=colour.clip(0.03, 1).astype(np.float32),
+    labels, ease = rng.integers(N_LABELS), rng.random()
+    light = random_light(rng)
+    canvas = plain(rng) if rng.random() < ease else backdrop(rng)
+    if rng.random() > ease:
+        scatter(canvas, light, rng)
+    count = 1 if rng.random() < ease else rng.integers(1, 5)
+    size = CANVAS * (0.34 + 0.09 * ease) * rng.uniform(0.65 + 0.2 * ease, 1.2) / count**0.35
+    spread = CANVAS * (0.03 if count == 1 else 0.2)
+    look = _look(labels, rng)
+    for x, y in CANVAS / 2 + rng.normal(0, spread, (count, 2)):
+        place(canvas, look.solid, random_pose(rng, x, y, size), light, rng)
+    return develop(canvas, rng), labels
+
+
+def _look(labels: np.ndarray, rng: np.random.Generator) -> _Look:
+    outline, texture, hue = labels
+    colour = HUES[hue][1] + rng.normal(0, 0.03, 3) + rng.normal(0, 0.03)
+    return _Look(
+        outline,
+        texture,
+        colour.clip(0.03, 1).astype(np.float32),
         thickness=rng.uniform(0.15, 0.7),
         profile=rng.uniform(0.3, 1),
         gloss=rng.uniform(0, 0.8),
     )
-    count = rng.integers(1, 5)
-    size = CANVAS * 0.34 * rng.uniform(0.65, 1.2) / count**0.35
-    spread = CANVAS * (0.06 if count == 1 else 0.2)
-    for x, y in CANVAS / 2 + rng.normal(0, spread, (count, 2)):
-        place(canvas, look.solid, random_pose(rng, x, y, size), light, rng)
-    return develop(canvas, rng), labels

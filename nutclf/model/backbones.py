@@ -137,7 +137,7 @@ def load_backbone(name: str, weights: str = "pretrained") -> Backbone:
 
 
 def _load_pretrained(spec: BackboneSpec, model: keras.Model) -> str:
-    folder = _SHIPPED if spec.shipped else os.environ.get("NUTCLF_WEIGHTS")
+    folder = _SHIPPED if spec.shipped else os.environ.get("NUTCLF_WEIGHTS") or None
     if folder is None:
         return _load_from_keras(spec, model)
     path = Path(folder) / spec.weights_file

@@ -1,5 +1,6 @@
 """A study put together: its data, network, records and trials."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from nutclf.config import StudyConfig
 from nutclf.data.folder import ImageFolder, read_split
 from nutclf.data.source import DataSource
 from nutclf.model.backbones import find_spec, load_backbone
-from nutclf.search.study import open_study
+from nutclf.search.study import flatten, open_study
 from nutclf.search.sweep import sweep
 from nutclf.search.trial import TrialRunner
 from nutclf.track.runs import DataRecord, study_run
@@ -80,6 +81,7 @@ def run_sweep(
     parent = study_run(
         store, store.experiment_id(EXPERIMENTS[source.kind]), config.name, record.tags
     )
+    parent.params(flatten(dataclasses.asdict(config)))
     try:
         sweep(study, TrialRunner(config, bench, record, parent), config, n_trials, say)
     finally:

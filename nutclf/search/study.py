@@ -96,6 +96,6 @@ def _refuse_changes(name: str, before: dict[str, str], now: dict[str, str]) -> N
             f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in changed
         )
         raise UserError(
-            f"Study {name!r} was begun with other settings, and its trials cannot be ranked "
-            f"against new ones ({listed}). Go on with the old settings, or begin a new study with NAME=."
+            f"Study {name!r} was begun with other settings, so its trials cannot be ranked against "
+            f"new ones ({listed}). Go on with the old settings, or begin a new study with NAME=."
         )

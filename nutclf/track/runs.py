@@ -98,7 +98,7 @@ class Run:
                 record.files,
                 source=str(record.root),
                 name=record.root.name[:500],
-                digest=record.fingerprint[:32],
+                digest=record.fingerprint[:12],
             )
         tagged = DatasetInput(
             dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")]

@@ -3,8 +3,32 @@
 import os
 import subprocess
 import sys
+from urllib.parse import urlencode
 
 from nutclf.track.store import Store
+
+
+def study_links(store: Store, port: int) -> list[tuple[str, str]]:
+    """Name of each study, and the address of its trials in the UI, the best first."""
+    client = store.client()
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    studies = client.search_runs(experiments, "tags.kind = 'study'")
+    return [(run.data.tags["study_name"], _trials_address(run, port)) for run in studies]
+
+
+def _trials_address(study, port: int) -> str:
+    params = study.data.params
+    query = urlencode(
+        {
+            "workflowType": "machine_learning",
+            "searchFilter": f"tags.study_name = '{study.data.tags['study_name']}' "
+            "AND tags.kind = 'trial'",
+            "orderByKey": f"metrics.`{params['objective.metric']}`",
+            "orderByAsc": str(params["objective.direction"] == "minimize").lower(),
+            "startTime": "ALL",
+        }
+    )
+    return f"http://127.0.0.1:{port}/#/experiments/{study.info.experiment_id}/runs?{query}"
 
 
 def serve_ui(store: Store, port: int) -> None:

@@ -17,6 +17,11 @@ def backdrop(rng: np.random.Generator) -> np.ndarray:
     return table(c * x + s * y, c * y - s * x, rng)
 
 
+def plain(rng: np.random.Generator) -> np.ndarray:
+    """An empty sheet of paper, float32 0..1 [CANVAS, CANVAS, 3]."""
+    return np.ones((CANVAS, CANVAS, 3), np.float32) * _tone(rng)
+
+
 def scatter(canvas: np.ndarray, light: Light, rng: np.random.Generator) -> None:
     """Drops leaves and crumbs anywhere on the canvas, in place."""
     for artist, most, smallest, largest in ((leaf, 2, 15, 45), (crumb, 7, 2, 8)):
@@ -49,7 +54,7 @@ def crumb(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> Solid:
 
 
 def _paper(along, across, rng):
-    return np.ones((*along.shape, 3), np.float32) * _tone(rng)
+    return plain(rng)
 
 
 def _gradient(along, across, rng):

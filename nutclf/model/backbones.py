@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,7 +156,10 @@ def _load_pretrained(spec: BackboneSpec, model: keras.Model) -> str:
 
 def _load_file(spec: BackboneSpec, model: keras.Model, path: Path) -> None:
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns once for each of a hundred layers before it raises for all of them.
+            warnings.simplefilter("ignore", UserWarning)
+            model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(

@@ -75,6 +75,11 @@ def build_tail(
     return model
 
 
+def head_of(tail: keras.Model) -> keras.Model:
+    """The head of a tail as a model of its own, pooled vectors [B, C] in, sharing its layers."""
+    return keras.Model(tail.get_layer("hidden").input, tail.output, name="head")
+
+
 def scaling_layer(spec: BackboneSpec) -> keras.Layer:
     """Raw pixels 0..255 to what the backbone expects, as a layer of the model."""
     return keras.layers.Rescaling(list(spec.scale), offset=list(spec.offset), name="scaling")

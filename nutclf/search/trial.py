@@ -1,5 +1,6 @@
 """One trial: a recipe is drawn, trained, judged and recorded; state and status always agree."""
 
+import contextlib
 import dataclasses
 import time
 import traceback
@@ -66,6 +67,7 @@ class TrialRunner:
         try:
             recipe = suggest(trial, self._config.space)
             run = self._open_run(trial, recipe)
+            self._record_settings(run, recipe)
             value = self._train(trial, run, recipe, started)
             state = TrialState.COMPLETE
         except optuna.TrialPruned as pruned:
@@ -85,6 +87,9 @@ class TrialRunner:
         name = f"t{trial.number:03d} · {describe(recipe)}"
         run = trial_run(self._parent, name, trial.number, self._data.tags)
         trial.set_user_attr(RUN_ID, run.run_id)
+        return run
+
+    def _record_settings(self, run: Run, recipe: Recipe) -> None:
         study = flatten(dataclasses.asdict(self._config))
         run.params(dataclasses.asdict(recipe) | {"backbone": self._config.backbone})
         run.params({"seed": self._config.seed})
@@ -92,7 +97,6 @@ class TrialRunner:
         run.data(self._data)
         with run.artifacts() as folder:
             write_json(folder / "config.json", {"recipe": vars(recipe), "study": study})
-        return run
 
     def _train(self, trial: optuna.Trial, run: Run, recipe: Recipe, started: float) -> float:
         """Trains and records; returns the value of the objective."""
@@ -155,9 +159,11 @@ class TrialRunner:
         }
 
     def _keep_traceback(self, run: Run | None) -> None:
-        if run is not None:
-            with run.artifacts() as folder:
-                (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        if run is None:
+            return
+        # What broke the trial, a full disk say, may break this too: the trial is closed all the same.
+        with contextlib.suppress(Exception), run.artifacts() as folder:
+            (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
 
 
 def describe(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
 
@@ -50,7 +51,8 @@ class Store:
             folder=root,
             tracking_uri=explicit or f"sqlite:///{root / 'mlflow.db'}",
             optuna_url=environ.get("NUTCLF_OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
-            artifact_root=None if explicit else root / "artifacts",
+            # A database has no idea where artifacts go: MLflow would put them in the current folder.
+            artifact_root=None if explicit.startswith("http") else root / "artifacts",
         )
 
     def prepare(self) -> "Store":
@@ -67,9 +69,10 @@ class Store:
             with FileLock(self.folder / "store.lock"):
                 # Two processes that create the same new database kill each other: one at a time.
                 self.client().search_experiments(max_results=1)
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError, SQLAlchemyError) as error:
+            reason = str(error).splitlines()[0]
             raise UserError(
-                f"The store {str(self.folder)!r} cannot be written ({error}); "
+                f"The store {str(self.folder)!r} cannot be written ({reason}); "
                 "name a folder that can be with STORE=."
             ) from error
         return self

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -91,19 +92,21 @@ def fit(
     Raises:
       NonFiniteLoss: the loss is inf or nan.
     """
-    batches = _batches(train, tail.output_shape[-1], recipe.batch_size, n_views, seed)
     steps = math.ceil(len(train.rows) / recipe.batch_size)
-    if recipe.warmup_epochs:
-        _warm_up(tail, recipe, batches, steps)
+    batches = partial(_batches, train, tail.output_shape[-1], recipe.batch_size, n_views, seed)
+    warm_up = range(recipe.warmup_epochs)
+    if warm_up:
+        _warm_up(tail, recipe, batches(warm_up), steps)
     _compile(tail, recipe, recipe.learning_rate)
     keeper = _KeepBestEpoch(better, on_epoch)
     tail.fit(
-        batches,
+        batches(range(len(warm_up), len(warm_up) + recipe.epochs)),
         epochs=recipe.epochs,
         steps_per_epoch=steps,
+        shuffle=False,
         validation_data=valid,
         validation_batch_size=256,
-        # The keeper comes after the schedule: Keras logs the rate that the schedule leaves.
+        # The keeper comes before the schedule: it records the rate that the epoch was trained with.
         callbacks=[keras.callbacks.TerminateOnNaN(), keeper, schedule_callback(recipe, MONITOR)],
         verbose=0,
     )
@@ -111,17 +114,19 @@ def fit(
 
 
 def _batches(
-    train: Examples, n_classes: int, batch_size: int, n_views: int, seed: int
+    train: Examples, n_classes: int, batch_size: int, n_views: int, seed: int, epochs: range
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches without end: each epoch a new order and the next view, both fixed by the seed."""
-    epoch = 0
-    while True:
+    """The batches of `epochs`: each a new order and the next view, both fixed by the seed.
+
+    They end with the last epoch because Keras reads ahead: from a source without end it would take
+    batches of the epoch after, which a second fit would miss, and whose view nobody has prepared.
+    """
+    for epoch in epochs:
         order = np.random.default_rng((seed, epoch)).permutation(train.rows)
         for start in range(0, len(order), batch_size):
             # Sorted: a batch is a set to the optimizer, and the disk reads forward.
             rows = np.sort(order[start : start + batch_size])
             yield train.features.batch(epoch % n_views, rows), train.one_hot(rows, n_classes)
-        epoch += 1
 
 
 def _warm_up(tail: keras.Model, recipe: Recipe, batches: Iterator, steps: int) -> None:
@@ -131,7 +136,7 @@ def _warm_up(tail: keras.Model, recipe: Recipe, batches: Iterator, steps: int) -
     for layer in thawed:
         layer.trainable = False
     _compile(tail, recipe, WARMUP_LEARNING_RATE)
-    tail.fit(batches, epochs=recipe.warmup_epochs, steps_per_epoch=steps, verbose=0)
+    tail.fit(batches, epochs=recipe.warmup_epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
     for layer in thawed:
         layer.trainable = True
 

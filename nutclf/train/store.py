@@ -6,7 +6,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +62,8 @@ class FeatureStore:
         with self._only_one(name):
             found = self._open(name)  # another process may have made it while this one waited
             if found is None:
-                self._make_room(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-                self._write(name, key, shape, dtype, fill)
-                found = self._open(name)
+                self._make_room(name, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+                found = self._write(name, key, shape, dtype, fill)
         return found
 
     def _open(self, name: str) -> np.ndarray | None:
@@ -85,17 +84,22 @@ class FeatureStore:
         self._checked.add(name)
         return array
 
-    def _write(self, name: str, key: dict, shape: tuple, dtype: str, fill: Fill) -> None:
+    def _write(self, name: str, key: dict, shape: tuple, dtype: str, fill: Fill) -> np.ndarray:
         array_file, record_file = self._files(name)
         partial = array_file.with_suffix(f".partial-{os.getpid()}")
         try:
             array = np.lib.format.open_memmap(partial, "w+", dtype=np.dtype(dtype), shape=shape)
+            _claim_blocks(partial)
             fill(array)
             array.flush()
             del array
             record = {"key": key, "crc32": _checksum(partial), "bytes": partial.stat().st_size}
+            # Mapped before it can be seen: another process that needs room may remove it at once.
+            array = np.load(partial, mmap_mode="r")
             os.replace(partial, array_file)
             _write_atomically(record_file, json.dumps(record, sort_keys=True, indent=1))
+            self._checked.add(name)
+            return array
         finally:
             partial.unlink(missing_ok=True)
 
@@ -114,26 +118,39 @@ class FeatureStore:
         finally:
             lock.release()
 
-    def _make_room(self, n_bytes: int) -> None:
-        """Removes the entries unused for longest until `n_bytes` more fit."""
+    def _make_room(self, name: str, n_bytes: int) -> None:
+        """Removes the entries unused for longest until `n_bytes` for entry `name` fit."""
         with FileLock(self._folder / "store.lock"):
-            self._remove_leftovers()
+            self._remove_leftovers(name)
             entries = sorted(self._entries())
             used = sum(size for _, size, _ in entries)
-            for _, size, name in entries:
+            for _, size, unused in entries:
                 free = shutil.disk_usage(self._folder).free
                 if used + n_bytes <= self._budget and n_bytes <= free:
                     return
                 # A process that has the file mapped keeps its content until it lets go.
-                for file in reversed(self._files(name)):
+                for file in reversed(self._files(unused)):
                     file.unlink(missing_ok=True)
                 used -= size
 
-    def _remove_leftovers(self) -> None:
-        """Half-written arrays of processes that are gone, and arrays that never got a record."""
-        for partial in self._folder.glob("*.partial-*"):
-            if not Path(f"/proc/{partial.suffix.removeprefix('.partial-')}").exists():
-                partial.unlink(missing_ok=True)
+    def _remove_leftovers(self, mine: str) -> None:
+        """Half-written files of processes that are gone, and arrays that never got a record.
+
+        Whoever writes an entry holds its lock, as the caller does that of `mine`. A process number
+        would not tell: it is used again, and means nothing in another container or on another host.
+        """
+        for file in (*self._folder.glob("*.partial-*"), *self._folder.glob("*.npy")):
+            name = file.name.split(".")[0]
+            record_file = self._files(name)[1]
+            if file.suffix == ".npy" and record_file.exists():
+                continue
+            lock = FileLock(self._folder / f"{name}.lock")
+            try:
+                with nullcontext() if name == mine else lock.acquire(timeout=0):
+                    if file.suffix != ".npy" or not record_file.exists():
+                        file.unlink(missing_ok=True)
+            except Timeout:
+                continue
 
     def _entries(self) -> list[tuple[float, int, str]]:
         """(last use, bytes, name) of every whole entry."""
@@ -159,7 +176,17 @@ def _checksum(path: Path) -> int:
     return crc
 
 
+def _claim_blocks(path: Path) -> None:
+    """Has the disk set aside what a new file will hold: a full disk raises OSError here.
+
+    The file is sparse; writing to the memory of a block that cannot be had kills by SIGBUS.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".json-partial-{os.getpid()}")
+    partial = path.with_suffix(f".json.partial-{os.getpid()}")
     partial.write_text(text)
     os.replace(partial, path)

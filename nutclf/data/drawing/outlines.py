@@ -22,11 +22,6 @@ def _star(u, v, rng):
     return np.hypot(u, v) / (rng.uniform(0.4, 0.55) + (1 - rng.uniform(0.4, 0.55)) * wave)
 
 
-def _flower(u, v, rng):
-    petals = rng.integers(5, 9)
-    return np.hypot(u, v) / (0.8 + rng.uniform(0.1, 0.2) * np.cos(petals * np.arctan2(v, u)))
-
-
 def _crescent(u, v, rng):
     bite = 1.6 - np.hypot(u - rng.uniform(0.5, 0.8), v) / rng.uniform(0.75, 0.95)
     return np.maximum(np.hypot(u, v), bite)
@@ -81,12 +76,10 @@ OUTLINES = (
     _polygon(4),
     _polygon(6),
     _star,
-    _flower,
     _crescent,
     _ring,
     _bars((0, 0, 0.95, 0.28), (0, 0, 0.28, 0.95)),
     _bars((0, 0.6, 0.9, 0.25), (-0.65, 0, 0.25, 0.85)),
-    _bars((0, 0, 0.9, 0.25), (0.65, 0, 0.25, 0.85)),
     _heart,
     _egg,
     _arch,

@@ -1,0 +1,198 @@
+"""One recipe made trainable: built and traced once, then fitted afresh on any rows."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from nutclf.config import WARMUP_LEARNING_RATE, Recipe
+from nutclf.model import network
+from nutclf.train.features import Features
+from nutclf.train.schedules import schedule_callback
+
+MONITOR = "val_cross_entropy"
+_NAMES = {
+    "cross_entropy": "train_loss",
+    "accuracy": "train_accuracy",
+    "val_cross_entropy": "valid_loss",
+    "val_accuracy": "valid_accuracy",
+    "learning_rate": "learning_rate",
+}
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+class NonFiniteLoss(Exception):
+    """The loss became infinite or not a number: this recipe cannot be trained."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What one fit learns from.
+
+    Attributes:
+      at_cut: features of one split's images where the tail begins.
+      pooled: their pooled features, for the warm-up of the head; None when there is none.
+      rows: which images, int64 [n].
+      labels: class of every image of the split (not of `rows` only), int64 [N].
+    """
+
+    at_cut: Features
+    pooled: Features | None
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class History:
+    """What a fit went through.
+
+    Attributes:
+      epochs: a dict an epoch, its keys the values of `_NAMES`. Losses are cross-entropies without
+        label smoothing, so that recipes compare.
+      best_epoch: 1-based; its weights are the ones kept.
+    """
+
+    epochs: list[dict[str, float]]
+    best_epoch: int
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The figures of the best epoch."""
+        return self.epochs[self.best_epoch - 1]
+
+
+class Learner:
+    """The tail of one recipe, with its optimizer; each fit starts from the same initial state.
+
+    Keras traces a training graph for seconds; folds and seeds of one recipe share it.
+
+    Args:
+      trunk: made by `cuts.trunk`; only read.
+      cut: where the tail begins.
+      recipe: how to train.
+      n_classes: width of the softmax.
+      seed: of initial weights, dropout and the order of examples.
+
+    Attributes:
+      tail: features at the cut to probabilities; holds the weights of the last fit's best epoch.
+      cut: as given.
+    """
+
+    def __init__(self, trunk: keras.Model, cut: int, recipe: Recipe, n_classes: int, seed: int):
+        self.cut, self._recipe, self._seed, self._n_classes = cut, recipe, seed, n_classes
+        self.tail = network.build_tail(
+            trunk, cut, recipe.n_unfrozen, n_classes, recipe.dropout_rate, seed
+        )
+        self._models = [_compiled(self.tail, recipe, recipe.learning_rate)]
+        if recipe.warmup_epochs:
+            head = network.head_of(self.tail)
+            self._models.append(_compiled(head, recipe, WARMUP_LEARNING_RATE))
+        variables = [v for m in self._models for v in (*m.variables, *m.optimizer.variables)]
+        self._initial = [(variable, np.array(variable)) for variable in variables]
+
+    def fit(
+        self,
+        train: Examples,
+        valid: tuple[np.ndarray, np.ndarray],
+        *,
+        n_views: int,
+        better: Callable[[dict, dict], bool],
+        on_epoch: OnEpoch = lambda epoch, figures: None,
+    ) -> History:
+        """Trains from the initial state and leaves `tail` with the weights of its best epoch.
+
+        Args:
+          train: examples to learn from; epoch e sees view e mod `n_views`.
+          valid: features [n, ...] and one-hot labels [n, n_classes], watched each epoch.
+          n_views: views of an image that exist.
+          better: whether one epoch's figures beat another's.
+          on_epoch: called with the 1-based epoch and its figures; what it raises ends the fit.
+
+        Raises:
+          NonFiniteLoss: the loss is inf or nan.
+        """
+        for variable, value in self._initial:
+            variable.assign(value)
+        recipe, steps = self._recipe, math.ceil(len(train.rows) / self._recipe.batch_size)
+        if recipe.warmup_epochs:
+            # A random head would wreck the layers below it: it learns first, alone, on vectors.
+            self._models[1].fit(
+                self._batches(train.pooled, train, n_views, 0),
+                epochs=recipe.warmup_epochs,
+                steps_per_epoch=steps,
+                shuffle=False,
+                verbose=0,
+            )
+        keeper = _KeepBestEpoch(better, on_epoch)
+        self.tail.fit(
+            self._batches(train.at_cut, train, n_views, recipe.warmup_epochs),
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,
+            validation_data=valid,
+            validation_batch_size=256,
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                keeper,
+                schedule_callback(recipe, MONITOR),
+            ],
+            verbose=0,
+        )
+        return keeper.finish(self.tail)
+
+    def _batches(
+        self, features: Features, train: Examples, n_views: int, first_epoch: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches without end: each epoch a new order and the next view, both fixed by the seed."""
+        one_hot, size = np.eye(self._n_classes, dtype=np.float32), self._recipe.batch_size
+        for epoch in itertools.count(first_epoch):
+            order = np.random.default_rng((self._seed, epoch)).permutation(train.rows)
+            for start in range(0, len(order), size):
+                # Sorted: a batch is a set to the optimizer, and the disk reads forward.
+                rows = np.sort(order[start : start + size])
+                yield features.batch(epoch % n_views, rows), one_hot[train.labels[rows]]
+
+
+def _compiled(model: keras.Model, recipe: Recipe, learning_rate: float) -> keras.Model:
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.build(model.trainable_variables)
+    model.compile(
+        optimizer,
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="cross_entropy")],
+        jit_compile=False,  # measured 20 times slower on a processor
+    )
+    return model
+
+
+class _KeepBestEpoch(keras.callbacks.Callback):
+    """Collects each epoch's figures and keeps the weights of the best one."""
+
+    def __init__(self, better: Callable[[dict, dict], bool], on_epoch: OnEpoch):
+        super().__init__()
+        self._better, self._on_epoch = better, on_epoch
+        self._epochs: list[dict[str, float]] = []
+        self._best_epoch, self._best_weights = 0, None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Reads the rate before the schedule, which comes later in the list, changes it."""
+        seen = logs | {"learning_rate": float(self.model.optimizer.learning_rate)}
+        figures = {ours: float(seen[theirs]) for theirs, ours in _NAMES.items()}
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise NonFiniteLoss(f"in epoch {epoch + 1}: {figures}")
+        self._epochs.append(figures)
+        if self._best_epoch == 0 or self._better(figures, self._epochs[self._best_epoch - 1]):
+            self._best_epoch, self._best_weights = epoch + 1, self.model.get_weights()
+        self._on_epoch(epoch + 1, figures)
+
+    def finish(self, model: keras.Model) -> History:
+        """Puts the best weights into `model`."""
+        if self._best_weights is None:
+            raise NonFiniteLoss("in the first epoch")
+        model.set_weights(self._best_weights)
+        return History(self._epochs, self._best_epoch)

@@ -1,0 +1,295 @@
+"""What tests of several rooms share: tiny images, a tiny network, and stores made once.
+
+Heavy libraries are imported inside the fixtures that need them: most tests need none.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nutclf.config import SPLITS, Recipe, SearchSpace, StudyConfig
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read when TensorFlow is imported, never afterwards
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+
+REPO = Path(__file__).parents[1]
+CLASSES = ("almonds", "pecans", "walnuts")
+SIDE = 32  # pixels, of the tiny network's input
+OURS = ("MLFLOW_TRACKING_URI", "NUTCLF_STORE", "NUTCLF_DATA", "NUTCLF_WEIGHTS")
+FOREIGN_WARNINGS = (
+    # mlflow 3.17.2 maps its tables with a loader strategy that SQLAlchemy 2.1 deprecates.
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",
+    # mlflow.pyfunc, on import, of a function of mlflow's own.
+    "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+)
+
+
+def pytest_configure(config):
+    for line in FOREIGN_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """No setting of the person who runs the tests reaches them, and none of theirs stays."""
+    for name in (*OURS, "NUTCLF_OPTUNA_STORAGE"):
+        monkeypatch.setenv(name, "")  # so that it is put back, whatever a test makes of it
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def nuts(tmp_path_factory) -> Path:
+    """Three classes of 8, 4 and 4 noisy 96 x 96 PNG, each class a colour of its own."""
+    root = tmp_path_factory.mktemp("data") / "nuts"
+    rng = np.random.default_rng(0)
+    for split, count in zip(SPLITS, (8, 4, 4), strict=True):
+        for label, name in enumerate(CLASSES):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 120, (96, 96, 3), np.uint8)
+                pixels[:, :, label] += 100
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def source(nuts):
+    """The tiny images as the command line finds them."""
+    from nutclf.data.source import resolve
+
+    return resolve(str(nuts), environ={}, workdir=nuts.parent)
+
+
+@pytest.fixture(scope="session")
+def load_split(source):
+    """Opens a split for promotion; `load_split.asked` lists what was asked for."""
+    from nutclf.data.folder import read_split
+    from nutclf.track.promotion import Split
+
+    def load(split: str, size: int) -> Split:
+        load.asked.append(split)
+        loaded = read_split(source.folder, split, size)
+        return Split(loaded.images, loaded.labels, loaded.paths)
+
+    load.asked = []
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> StudyConfig:
+    """A study of the tiny network; its trials take a second."""
+    space = SearchSpace(
+        n_unfrozen=(0, 4),
+        epochs=(1, 3),
+        lr_schedule=("constant", "cosine"),
+        learning_rate=(1e-6, 1e38),  # at the upper end the loss is no number any more
+    )
+    baseline = Recipe(epochs=3, lr_schedule="cosine", learning_rate=1e-2)
+    return StudyConfig("tiny", "tiny", space, baseline=baseline, n_views=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    """Two convolutions at 32 pixels: MobileNetV2's 154 layers take seconds to trace."""
+    import keras
+
+    from nutclf.model.backbones import Backbone, BackboneSpec
+
+    spec = BackboneSpec(
+        "tiny", "none", 1.0, SIDE, 8, (1 / 127.5,) * 3, (-1.0,) * 3, weights_file="none"
+    )
+    glorot = keras.initializers.GlorotUniform
+    pixels = keras.Input((SIDE, SIDE, 3))
+    hidden = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=glorot(0))(pixels)
+    hidden = keras.layers.ReLU()(hidden)
+    hidden = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=glorot(1))(hidden)
+    hidden = keras.layers.BatchNormalization()(hidden)
+    hidden = keras.layers.ReLU()(hidden)
+    model = keras.Model(pixels, keras.layers.AveragePooling2D(2)(hidden), name="tiny")
+    return Backbone(spec, model, "random", "0" * 64)
+
+
+@pytest.fixture(scope="session")
+def bench(tiny_config, tiny_backbone, source, tmp_path_factory):
+    """The tiny network and the tiny images, ready to fit any recipe."""
+    from nutclf.search.session import labelled
+    from nutclf.train.store import FeatureStore
+    from nutclf.train.workbench import Workbench
+
+    splits = {s: labelled(source.folder, s, SIDE, print) for s in ("train", "valid")}
+    store = FeatureStore(tmp_path_factory.mktemp("features"), 10**8)
+    return Workbench(tiny_config, tiny_backbone, CLASSES, splits, store)
+
+
+@pytest.fixture(scope="session")
+def data_facts(source):
+    """What a run says of the tiny images."""
+    from nutclf.search.session import data_record
+
+    return data_record(source)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Path:
+    """A store without records; to make its tables takes 1.5 s, to copy them none."""
+    import optuna
+
+    from nutclf.track.store import Store
+
+    folder = tmp_path_factory.mktemp("migrated") / "store"
+    store = Store.at(folder, {}).prepare()
+    optuna.storages.RDBStorage(store.optuna_url)
+    return folder
+
+
+@pytest.fixture
+def store(migrated, tmp_path, copy_store):
+    """A store of the test's own, without records."""
+    return copy_store(migrated, tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def copy_store():
+    """Copies a store: `copy_store(folder, to)`."""
+    return _copy_store
+
+
+def _copy_store(folder: Path, to: Path):
+    """A copy of a store, and its records lead to its own artifacts, not to the original's."""
+    from nutclf.track.store import Store
+
+    shutil.copytree(folder, to)
+    with sqlite3.connect(to / "mlflow.db") as database:
+        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master").fetchall()]
+        for table in tables:
+            columns = database.execute(f"PRAGMA table_info('{table}')").fetchall()
+            for _, column, kind, *_ in columns:
+                if kind.upper().startswith(("VARCHAR", "TEXT")):
+                    update = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+                    database.execute(update, (str(folder), str(to)))
+    database.close()
+    return Store.at(to, {}).prepare()
+
+
+@pytest.fixture(scope="session")
+def begin(bench, data_facts):
+    """Opens a study of the tiny network in a store: the study, and what runs its trials."""
+    import optuna
+
+    from nutclf.search.study import open_study
+    from nutclf.search.trial import TrialRunner
+    from nutclf.track.runs import study_run
+
+    def begin(store, config, experiment="nutclf"):
+        facts = {"data_fingerprint": data_facts.fingerprint, "weights_digest": "0"}
+        study = open_study(store, config, facts)
+        study.pruner = optuna.pruners.NopPruner()
+        parent = study_run(store, store.experiment_id(experiment), config.name, data_facts.tags)
+        return study, TrialRunner(config, bench, data_facts, parent)
+
+    return begin
+
+
+@dataclass
+class Cli:
+    """Runs verbs in processes of their own, and keeps what they print.
+
+    A parent has imported the libraries already and forks: a verb takes one second, not ten.
+    """
+
+    checkout: Path
+    parent: subprocess.Popen
+    scratch: Path
+
+    def __call__(self, *arguments: object, **environ: object) -> subprocess.CompletedProcess:
+        out, err = self.scratch / "stdout", self.scratch / "stderr"
+        job = {
+            "arguments": [str(argument) for argument in arguments],
+            "environ": cli_environ(**environ),
+            "cwd": str(self.checkout),
+            "out": str(out),
+            "err": str(err),
+        }
+        self.parent.stdin.write(json.dumps(job) + "\n")
+        self.parent.stdin.flush()
+        code = int(self.parent.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
+_FORKING_PARENT = """
+import json, os, runpy, sys
+import keras, mlflow.keras, optuna, seaborn, sklearn.metrics, tensorflow, typer
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, path in ((1, job["out"]), (2, job["err"])):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.environ.clear()
+        os.environ.update(job["environ"])
+        os.chdir(job["cwd"])
+        sys.path[0], sys.argv = job["cwd"], ["nutclf", *job["arguments"]]
+        runpy.run_module("nutclf", run_name="__main__", alter_sys=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def cli_environ(**environ: object) -> dict[str, str]:
+    """The environment of a verb: nothing of ours but what is given."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("NUTCLF")}
+    kept.pop("MLFLOW_TRACKING_URI", None)
+    return kept | {key: str(value) for key, value in environ.items()}
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory) -> Path:
+    """The package in a folder of its own, with studies that are quick."""
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(REPO / "nutclf", root / "nutclf", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "experiments").mkdir()
+    for name, backbone in (("quick", "mobilenetv2-drawn"), ("unknown", "resnet50")):
+        (root / "experiments" / f"{name}.py").write_text(_QUICK.format(name=name, net=backbone))
+    shutil.copy(REPO / "experiments" / "mobilenetv2.py", root / "experiments")
+    return root
+
+
+# Trial 0 takes one epoch, the others hundreds: time enough to stop one in the middle.
+_QUICK = '''"""A study for tests."""
+
+from nutclf.config import Recipe, SearchSpace, StudyConfig
+
+STUDY = StudyConfig(
+    name="{name}",
+    backbone="{net}",
+    space=SearchSpace(n_unfrozen=(0, 4), epochs=(1, 5000), lr_schedule=("constant",)),
+    baseline=Recipe(epochs=1, lr_schedule="constant"),
+    n_views=1,
+)
+'''
+
+
+@pytest.fixture(scope="session")
+def cli(checkout, tmp_path_factory):
+    """Runs `python -m nutclf` in the checkout: `cli("sweep", "--trials", 1, NUTCLF_STORE=...)`."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _FORKING_PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=checkout,
+        env=cli_environ(),
+    )
+    yield Cli(checkout, parent, tmp_path_factory.mktemp("cli"))
+    parent.communicate()

@@ -1,0 +1,65 @@
+"""Networks built once a session; nothing changes their weights."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import keras
+import numpy as np
+import pytest
+
+from nutclf.model import cuts
+from nutclf.model.backbones import Backbone, load_backbone
+from nutclf.model.prefix import Prefix, pixels_to_cut
+
+
+@pytest.fixture(scope="session")
+def mobilenetv2() -> Backbone:
+    return load_backbone("mobilenetv2", "random")
+
+
+@pytest.fixture(scope="session")
+def densenet169() -> Backbone:
+    return load_backbone("densenet169", "random")
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """Four images of random blocks of 16 pixels, uint8 [4, 96, 96, 3]."""
+    blocks = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
+    return blocks.repeat(16, axis=1).repeat(16, axis=2)
+
+
+@pytest.fixture(scope="session")
+def lively(pixels) -> Backbone:
+    """MobileNetV2 at 96 pixels whose outputs are of order 1 and differ between images.
+
+    A freshly drawn network puts out 1e-11 for every image: any two of its results are close.
+    """
+    backbone = load_backbone("mobilenetv2-drawn", "random")
+    liven(backbone.model, pixels / 127.5 - 1)
+    return replace(backbone, digest="lively")
+
+
+def liven(model: keras.Model, scaled: np.ndarray) -> None:
+    """Gives BatchNorm random scales and shifts, and the statistics of `scaled` images."""
+    rng = np.random.default_rng(0)
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
+        norm.beta.assign(rng.uniform(-0.5, 0.5, norm.beta.shape))
+        momentum, norm.momentum = norm.momentum, 0.0
+    model(scaled, training=True)
+    for norm in norms:
+        norm.momentum = momentum
+
+
+@pytest.fixture(scope="session")
+def trunk(lively) -> keras.Model:
+    return cuts.trunk(lively.model)
+
+
+@pytest.fixture(scope="session")
+def prefix_of(lively, trunk) -> Callable[[int], Prefix]:
+    """The constant graph up to a cut; each takes a second to make."""
+    return cache(lambda cut: pixels_to_cut(lively.spec, trunk, cut))

@@ -16,6 +16,7 @@ from nutclf.errors import SweepFailed, UserError
 WORKDIR = Path(__file__).parents[1]
 FEATURES = WORKDIR / ".cache" / "features"
 FEATURE_BUDGET_GB = 20.0
+_INTERRUPTED = 130  # exit code; typer swallows Ctrl-C and returns this instead
 
 app = typer.Typer(
     add_completion=False,
@@ -34,6 +35,13 @@ DataOption = Annotated[
         "train|valid|test/<class>/<image>."
     ),
 ]
+ObjectiveOption = Annotated[
+    str,
+    typer.Option(
+        help="cv (folds of the training split), valid (the published split), or auto: cv for "
+        "photographs, valid for drawings."
+    ),
+]
 StoreOption = Annotated[
     str, typer.Option(envvar="NUTCLF_STORE", help="Folder of the records.", show_default=True)
 ]
@@ -45,6 +53,7 @@ def sweep(
     name: NameOption = "",
     trials: Annotated[int, typer.Option(min=1, help="Results in the study, in all.")] = 20,
     data: DataOption = "auto",
+    objective: ObjectiveOption = "auto",
     store: StoreOption = "mlruns",
     weights: Annotated[
         str, typer.Option(help="pretrained, or random to try the machinery without weights.")
@@ -52,11 +61,11 @@ def sweep(
 ) -> None:
     """Search the recipe, record every trial, and promote the best model."""
     quiet()
-    from nutclf.search.session import EXPERIMENTS, Places, for_data, run_sweep
+    from nutclf.search.session import EXPERIMENTS, Places, for_data, run_sweep, with_objective
 
     config = load_study(study, name)
     source = find_data(data)
-    config = for_data(config, source.kind)
+    config = with_objective(for_data(config, source.kind), objective, source.kind)
     places = Places(open_store(store), FEATURES, int(FEATURE_BUDGET_GB * 1e9))
     seed_everything(config.seed)
     run_sweep(config, source, places, trials, say, weights)
@@ -71,15 +80,16 @@ def promote(
     study: StudyOption = "mobilenetv2",
     name: NameOption = "",
     data: DataOption = "auto",
+    objective: ObjectiveOption = "auto",
     store: StoreOption = "mlruns",
 ) -> None:
     """Register a study's best model; make it champion if it beats the present one."""
     quiet()
-    from nutclf.search.session import EXPERIMENTS, for_data
+    from nutclf.search.session import EXPERIMENTS, for_data, with_objective
 
     config = load_study(study, name)
     source = find_data(data)
-    config = for_data(config, source.kind)
+    config = with_objective(for_data(config, source.kind), objective, source.kind)
     promote_best(open_store(store).prepare(), EXPERIMENTS[source.kind], config, source)
 
 
@@ -227,13 +237,14 @@ def main() -> None:
     """Runs a verb; a person's mistake ends in one sentence and exit code 2."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == _INTERRUPTED:
+            raise KeyboardInterrupt
     except UserError as error:
         _leave(f"nutclf: {error}", 2)
     except SweepFailed as error:
         _leave(f"nutclf: {error}. Their runs hold the reasons.", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("Stopped. Finished trials are kept; the same command goes on.", 130)
+        _leave("Stopped. Finished trials are kept; the same command goes on.", _INTERRUPTED)
     except Exception as error:
         if not hasattr(error, "show"):  # click's own: a misspelt option, a wrong value
             raise

@@ -119,9 +119,14 @@ class Objective:
         return a > b if self.direction == "maximize" else a < b
 
     @property
+    def cross_validated(self) -> bool:
+        """Whether trials are judged on held-out folds of the training split."""
+        return self.metric.startswith("cv_")
+
+    @property
     def by_epoch(self) -> str:
-        """The metric that is watched while a trial trains."""
-        return self.metric.removeprefix("best_")
+        """The metric that picks the best epoch of a fit."""
+        return self.metric.removeprefix("best_") if not self.cross_validated else "valid_loss"
 
     def beats(self, a: dict[str, float], b: dict[str, float]) -> bool:
         """Whether epoch `a` is better than epoch `b`: by this metric, then by the lower valid loss.
@@ -129,9 +134,16 @@ class Objective:
         With 50 validation images accuracies are often equal; the loss then tells them apart.
         """
         metric = self.by_epoch
-        if a[metric] != b[metric]:
+        if metric != "valid_loss" and a[metric] != b[metric]:
             return self.better_than(a[metric], b[metric])
         return a["valid_loss"] < b["valid_loss"]
+
+
+OBJECTIVES = {
+    "cv": Objective("cv_accuracy", "maximize"),
+    "valid": Objective("best_valid_loss", "minimize"),
+}
+"""The two protocols by name: folds of the training split, and the published validation split."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +200,7 @@ class StudyConfig:
       augmentation: how views are drawn.
       n_views: augmented views of each training image; None is one for each epoch of the longest
         training. Epoch e sees view e mod n_views.
+      n_folds: of the cross-validation.
       seed: everything random in the study follows from it.
       feature_dtype: how features are kept on disk, "float16" or "float32".
     """
@@ -195,10 +208,11 @@ class StudyConfig:
     name: str
     backbone: str
     space: SearchSpace
-    objective: Objective = Objective("best_valid_loss", "minimize")
+    objective: Objective = OBJECTIVES["cv"]
     baseline: Recipe = Recipe()
     augmentation: Augmentation = Augmentation()
     n_views: int | None = None
+    n_folds: int = 5
     seed: int = 0
     feature_dtype: str = "float16"
 
@@ -206,6 +220,7 @@ class StudyConfig:
         _require(
             self.n_views is None or self.n_views >= 1, "n_views", self.n_views, "1 or more, or None"
         )
+        _require(self.n_folds >= 2, "n_folds", self.n_folds, "2 or more")
         _require(
             self.feature_dtype in ("float16", "float32"),
             "feature_dtype",

@@ -166,8 +166,11 @@ def copy_store():
 
 def _copy_store(folder: Path, to: Path):
     """A copy of a store, and its records lead to its own artifacts, not to the original's."""
+    from mlflow.tracking._tracking_service import client
+
     from nutclf.track.store import Store
 
+    client.utils._artifact_repos_cache.clear()  # by run id, and the copies have the same ones
     shutil.copytree(folder, to)
     with sqlite3.connect(to / "mlflow.db") as database:
         tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master").fetchall()]
@@ -204,7 +207,8 @@ def begin(bench, data_facts):
 class Cli:
     """Runs verbs in processes of their own, and keeps what they print.
 
-    A parent has imported the libraries already and forks: a verb takes one second, not ten.
+    A parent has imported the libraries already and forks: a mistake takes half a second to be
+    found, not ten.
     """
 
     checkout: Path
@@ -215,7 +219,7 @@ class Cli:
         out, err = self.scratch / "stdout", self.scratch / "stderr"
         job = {
             "arguments": [str(argument) for argument in arguments],
-            "environ": cli_environ(**environ),
+            "environ": _cli_environ(**environ),
             "cwd": str(self.checkout),
             "out": str(out),
             "err": str(err),
@@ -227,7 +231,7 @@ class Cli:
 
 
 _FORKING_PARENT = """
-import json, os, runpy, sys
+import json, os, runpy, sys, traceback
 import keras, mlflow.keras, optuna, seaborn, sklearn.metrics, tensorflow, typer
 for line in sys.stdin:
     job = json.loads(line)
@@ -239,17 +243,31 @@ for line in sys.stdin:
         os.environ.update(job["environ"])
         os.chdir(job["cwd"])
         sys.path[0], sys.argv = job["cwd"], ["nutclf", *job["arguments"]]
-        runpy.run_module("nutclf", run_name="__main__", alter_sys=True)
-        sys.exit()
+        code = 0
+        try:
+            runpy.run_module("nutclf", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = 1
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(code)  # to take TensorFlow down in good order costs a second and a half
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def cli_environ(**environ: object) -> dict[str, str]:
+def _cli_environ(**environ: object) -> dict[str, str]:
     """The environment of a verb: nothing of ours but what is given."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("NUTCLF")}
     kept.pop("MLFLOW_TRACKING_URI", None)
     return kept | {key: str(value) for key, value in environ.items()}
+
+
+@pytest.fixture(scope="session")
+def cli_environ():
+    """The environment of a verb: `cli_environ(NUTCLF_STORE=...)`."""
+    return _cli_environ
 
 
 @pytest.fixture(scope="session")
@@ -289,7 +307,7 @@ def cli(checkout, tmp_path_factory):
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=checkout,
-        env=cli_environ(),
+        env=_cli_environ(),
     )
     yield Cli(checkout, parent, tmp_path_factory.mktemp("cli"))
     parent.communicate()

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 HASH_SIDE = 16
-"""A hash of 16 x 16 bits. 8 x 8, the library's default, takes two white-ground nuts for one photo."""
+"""A hash of 16 x 16 bits; the library's 8 x 8 takes two nuts on a white ground for one photo."""
 
 NEAR_BITS = 16
 """Of 256 bits, how many may differ between near-duplicates."""

@@ -21,7 +21,10 @@ def assign_folds(labels: np.ndarray, groups: Sequence[object], k: int, seed: int
     Raises:
       ValueError: a class has fewer groups than there are folds, so it would be missing somewhere.
     """
-    labels, names = np.asarray(labels), np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    labels, names = (
+        np.asarray(labels),
+        np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1],
+    )
     fewest = min(len(np.unique(names[labels == label])) for label in np.unique(labels))
     if fewest < k:
         raise ValueError(

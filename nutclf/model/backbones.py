@@ -177,7 +177,7 @@ def _load_from_keras(spec: BackboneSpec, model: keras.Model, beside: str = "") -
                 include_top=False, weights="imagenet", input_shape=model.input_shape[1:]
             )
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        reason = str(error).strip().splitlines()[-1][-200:]
+        reason = str(error).strip().rsplit(" -- ", 1)[-1][:200]  # the address is long, and fixed
         raise UserError(
             f"No weights for {spec.name}: Keras could not fetch them ({reason}){beside}. Connect "
             f"to the internet, or set NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."

@@ -9,6 +9,7 @@ from nutclf.model import cuts
 from nutclf.model.backbones import Backbone, BackboneSpec
 
 HEAD_UNITS = 256  # the published head
+HEAD_LAYERS = ("hidden", "dropout", "probabilities")
 
 
 class _StillBatchNormalization(keras.layers.BatchNormalization):
@@ -71,7 +72,7 @@ def build_tail(
     model = keras.Model(features, add_head(pooled, n_classes, dropout_rate, seed), name="tail")
     thawed = {layer.name for layer in trunk.layers[last - n_unfrozen : last]}
     for layer in model.layers:
-        layer.trainable = layer.name in thawed | {"hidden", "dropout", "probabilities"}
+        layer.trainable = layer.name in thawed | set(HEAD_LAYERS)
     return model
 
 
@@ -120,12 +121,17 @@ class Deployable:
 
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Probabilities [N, n_classes] of `images`, in their order, without a progress bar."""
+    """What a small model says of `images`, in their order, without tracing a graph for it."""
     batches: Sequence[np.ndarray] = [
         np.asarray(model(images[start : start + batch_size], training=False))
         for start in range(0, len(images), batch_size)
     ]
     return np.concatenate(batches)
+
+
+def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call."""
+    return whole.predict(pixels, batch_size=batch_size, verbose=0)
 
 
 def parameter_counts(model: keras.Model) -> dict[str, int]:

@@ -5,9 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nutclf.config import StudyConfig
+import numpy as np
+
+from nutclf.config import OBJECTIVES, StudyConfig
 from nutclf.data.folder import ImageFolder, read_split
+from nutclf.data.likeness import groups_of_like, perceptual_hashes
 from nutclf.data.source import DataSource
+from nutclf.errors import UserError
+from nutclf.evaluate.folds import assign_folds
 from nutclf.model.backbones import find_spec, load_backbone
 from nutclf.search.study import flatten, open_study
 from nutclf.search.sweep import sweep
@@ -49,6 +54,18 @@ def for_data(config: StudyConfig, kind: str) -> StudyConfig:
     return replace(config, name=f"{config.name}-drawn", backbone=backbone)
 
 
+def with_objective(config: StudyConfig, objective: str, kind: str) -> StudyConfig:
+    """The study judged another way: "cv", "valid", or "auto", the study's own.
+
+    Drawn images are for a first look in minutes: "auto" judges them on the valid split.
+    """
+    if objective == "auto":
+        return config if kind == "photographs" else replace(config, objective=OBJECTIVES["valid"])
+    if objective not in OBJECTIVES:
+        raise UserError(f"objective is {objective!r}; allowed: auto, {', '.join(OBJECTIVES)}.")
+    return replace(config, objective=OBJECTIVES[objective])
+
+
 def run_sweep(
     config: StudyConfig,
     source: DataSource,
@@ -74,6 +91,7 @@ def run_sweep(
     }
     features = FeatureStore(places.features, places.feature_budget_bytes, say)
     bench = Workbench(config, backbone, source.folder.classes, splits, features, say)
+    folds = make_folds(config, bench.splits["train"]) if config.objective.cross_validated else None
     record = data_record(source)
     store = places.store.prepare()
     facts = {"data_fingerprint": record.fingerprint, "weights_digest": backbone.digest}
@@ -83,10 +101,22 @@ def run_sweep(
     )
     parent.params(flatten(dataclasses.asdict(config)))
     try:
-        sweep(study, TrialRunner(config, bench, record, parent), config, n_trials, say)
+        sweep(study, TrialRunner(config, bench, record, parent, folds), config, n_trials, say)
     finally:
         # Between sweeps a study is at rest, however this one ended.
         parent.client.set_terminated(parent.run_id, "FINISHED")
+
+
+def make_folds(config: StudyConfig, train: LabelledImages) -> np.ndarray:
+    """The fold of each training image; images that show the same thing share one."""
+    groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
+    try:
+        return assign_folds(train.labels, groups, config.n_folds, config.seed)
+    except ValueError as error:
+        raise UserError(
+            f"These data cannot be cross-validated: {error}. Add images, or judge trials on the "
+            "valid split with OBJECTIVE=valid."
+        ) from error
 
 
 def labelled(folder: ImageFolder, split: str, size: int, say: Say) -> LabelledImages:

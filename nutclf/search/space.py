@@ -5,6 +5,7 @@ import dataclasses
 import optuna
 
 from nutclf.config import Recipe, SearchSpace
+from nutclf.errors import UserError
 
 
 def suggest(trial: optuna.Trial, space: SearchSpace) -> Recipe:
@@ -29,7 +30,7 @@ def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
     """The parameters that make `suggest` return `recipe`, for `Study.enqueue_trial`.
 
     Raises:
-      ValueError: the space cannot draw this recipe; the message names the field.
+      UserError: the space cannot draw this recipe; the message names the field.
     """
     parameters = {}
     for name, value in dataclasses.asdict(recipe).items():
@@ -37,7 +38,10 @@ def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
         is_range = name in ("dropout_rate", "epochs", "learning_rate")
         inside = allowed[0] <= value <= allowed[-1] if is_range else value in allowed
         if not inside:
-            raise ValueError(f"{name}={value!r} of the baseline is outside the space {allowed}")
+            raise UserError(
+                f"{name}={value!r} of the baseline is outside the space {allowed}; widen the space "
+                "or give the study another baseline."
+            )
         if is_range or len(allowed) > 1:
             parameters[name] = value
     return parameters

@@ -29,8 +29,9 @@ def open_study(store: Store, config: StudyConfig, facts: dict[str, str]) -> optu
 
     Raises:
       UserError: the study there has another space, objective or data; the differences are listed.
+        Or the space cannot draw the baseline.
     """
-    signature = _signature(config, facts)
+    signature, first = _signature(config, facts), as_parameters(config.baseline, config.space)
     with FileLock(store.folder / "store.lock"):
         storage = optuna.storages.RDBStorage(store.optuna_url)
         known = {study.study_name for study in optuna.get_all_study_summaries(storage)}
@@ -45,7 +46,7 @@ def open_study(store: Store, config: StudyConfig, facts: dict[str, str]) -> optu
         else:
             study.set_user_attr(_SIGNATURE, json.dumps(signature))
         if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(as_parameters(config.baseline, config.space))
+            study.enqueue_trial(first)
     return study
 
 
@@ -59,7 +60,6 @@ def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler
         seed=int.from_bytes(digest[:4], "big"),
         n_startup_trials=_STARTUP_TRIALS,
         multivariate=True,
-        warn_independent_sampling=False,
     )
 
 

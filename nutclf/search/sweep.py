@@ -7,6 +7,7 @@ import optuna
 
 from nutclf.config import StudyConfig
 from nutclf.errors import SweepFailed
+from nutclf.search.crossval import BLOCKS_PER_FOLD
 from nutclf.search.study import n_complete, sampler_for
 from nutclf.search.trial import Outcome, TrialRunner
 
@@ -34,13 +35,14 @@ def sweep(
       SweepFailed: `MAX_FAILURES_IN_A_ROW` trials failed one after another.
     """
     started, at_start, failures, attempts = time.perf_counter(), n_complete(study), 0, 0
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+    study.pruner = pruner_for(config)
     while (done := n_complete(study)) < n_trials:
         if attempts >= _MAX_ATTEMPTS_PER_TRIAL * n_trials:
             raise SweepFailed(f"{attempts} trials brought {done - at_start} results")
-        number = len(study.get_trials(deepcopy=False))
-        study.sampler = sampler_for(config, number)
-        outcome = runner.run(study, study.ask())
+        trial = study.ask()
+        # Optuna draws when the trial asks for a value, so the sampler may follow the number.
+        study.sampler = sampler_for(config, trial.number)
+        outcome = runner.run(study, trial)
         attempts += 1
         failures = failures + 1 if outcome.state == "FAIL" else 0
         say(progress_line(study, outcome, n_trials, time.perf_counter() - started, at_start))
@@ -48,6 +50,13 @@ def sweep(
             raise SweepFailed(
                 f"the last {failures} trials failed, the last one with: {outcome.summary}"
             )
+
+
+def pruner_for(config: StudyConfig) -> optuna.pruners.BasePruner:
+    """Paired scores of the same images call for Wilcoxon's test; learning curves for the median."""
+    if config.objective.cross_validated:
+        return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=BLOCKS_PER_FOLD)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
 
 
 def progress_line(

@@ -6,19 +6,22 @@ import time
 import traceback
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
 from nutclf.config import Recipe, StudyConfig
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.model.network import parameter_counts
+from nutclf.model.network import HEAD_LAYERS, parameter_counts
+from nutclf.search.crossval import BLOCKS_PER_FOLD, CrossValidated, cross_validate
 from nutclf.search.space import suggest
 from nutclf.search.study import flatten
 from nutclf.track.evaluation import FOLDER, write_evaluation
 from nutclf.track.models import log_model
 from nutclf.track.runs import DataRecord, Run, trial_run, write_json
-from nutclf.train.workbench import Trained, Workbench
+from nutclf.train.learner import History, Learner, OnEpoch
+from nutclf.train.workbench import Fitted, Workbench
 
 RUN_ID = "mlflow_run_id"
 """User attribute of an Optuna trial: which run holds its records."""
@@ -51,10 +54,19 @@ class TrialRunner:
       bench: trains.
       data: what the runs say of their data.
       parent: the study's run.
+      folds: in which each training image is held out, int [N]; used by cross-validated objectives.
     """
 
-    def __init__(self, config: StudyConfig, bench: Workbench, data: DataRecord, parent: Run):
+    def __init__(
+        self,
+        config: StudyConfig,
+        bench: Workbench,
+        data: DataRecord,
+        parent: Run,
+        folds: np.ndarray | None = None,
+    ):
         self._config, self._bench, self._data, self._parent = config, bench, data, parent
+        self._folds = folds
 
     def run(self, study: optuna.Study, trial: optuna.Trial) -> Outcome:
         """Runs a trial to its end, whatever that is.
@@ -100,50 +112,82 @@ class TrialRunner:
 
     def _train(self, trial: optuna.Trial, run: Run, recipe: Recipe, started: float) -> float:
         """Trains and records; returns the value of the objective."""
-
-        def on_epoch(epoch: int, figures: dict[str, float]) -> None:
-            run.metrics(figures, step=epoch)
-            trial.report(figures[self._config.objective.by_epoch], epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned(f"poorer than others after epoch {epoch}")
-
-        trained = self._bench.fit(recipe, on_epoch=on_epoch)
-        metrics = _best_figures(trained)
-        self._record(run, trained)
-        counts = parameter_counts(trained.tail)
-        backbone = self._bench.backbone.model.count_params()
-        run.params(
-            {
-                "trainable_parameters": counts["trainable"],
-                "total_parameters": backbone + _head_size(trained),
-                "weights": self._bench.backbone.origin,
-                "weights_digest": self._bench.backbone.digest,
-            }
-        )
-        spent = trained.seconds_features + trained.seconds_train
+        learner = self._bench.learner(recipe)
+        self._record_sizes(run, learner)
+        metrics, spent = {}, Spent()
+        if self._config.objective.cross_validated:
+            metrics |= self._cross_validate(trial, run, learner, spent)
+        fitted = self._bench.fit(learner, on_epoch=self._watch(trial, run))
+        spent.add(fitted)
+        best = fitted.history.best
+        metrics |= {"best_valid_loss": best["valid_loss"], "best_epoch": fitted.history.best_epoch}
+        metrics |= {"best_valid_accuracy": best["valid_accuracy"]}
+        self._record_fit(run, learner, fitted.history)
+        run.metrics(metrics)
         run.metrics(
-            metrics
-            | {
-                "time_features_s": trained.seconds_features,
-                "time_train_s": trained.seconds_train,
-                "time_overhead_s": time.perf_counter() - started - spent,
+            {
+                "time_features_s": spent.features,
+                "time_train_s": spent.training,
+                "time_overhead_s": time.perf_counter() - started - spent.features - spent.training,
             }
         )
         return metrics[self._config.objective.metric]
 
-    def _record(self, run: Run, trained: Trained) -> None:
+    def _watch(self, trial: optuna.Trial, run: Run) -> OnEpoch:
+        """Logs each epoch; where the valid split is what counts, lets Optuna prune by it."""
+        objective = self._config.objective
+
+        def on_epoch(epoch: int, figures: dict[str, float]) -> None:
+            run.metrics(figures, step=epoch)
+            if objective.cross_validated:
+                return
+            trial.report(figures[objective.by_epoch], epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"poorer than others after epoch {epoch}")
+
+        return on_epoch
+
+    def _cross_validate(
+        self, trial: optuna.Trial, run: Run, learner: Learner, spent: "Spent"
+    ) -> dict[str, float]:
+        def report(accuracy: float, block: int) -> None:
+            trial.report(accuracy, block)
+            fold, last = divmod(block + 1, BLOCKS_PER_FOLD)
+            if last == 0 and trial.should_prune():
+                raise optuna.TrialPruned(f"poorer than the best after {fold} of the folds")
+
+        found = cross_validate(self._bench, learner, self._folds, report)
+        spent.add(found)
+        for fold, accuracy in enumerate(found.fold_accuracies, start=1):
+            run.metrics({"fold_accuracy": accuracy}, step=fold)
+        metrics = write_evaluation(run, "cv", found.table, self._bench.classes, found.accuracy)
+        return metrics | {"cv_accuracy_std": float(np.std(found.fold_accuracies, ddof=1))}
+
+    def _record_sizes(self, run: Run, learner: Learner) -> None:
+        counts = parameter_counts(learner.tail)
+        head = sum(learner.tail.get_layer(name).count_params() for name in HEAD_LAYERS)
+        run.params(
+            {
+                "trainable_parameters": counts["trainable"],
+                "total_parameters": self._bench.backbone.model.count_params() + head,
+                "weights": self._bench.backbone.origin,
+                "weights_digest": self._bench.backbone.digest,
+            }
+        )
+
+    def _record_fit(self, run: Run, learner: Learner, history: History) -> None:
         """Predictions, matrix and figures of the valid split, learning curves, the model."""
         from nutclf.evaluate.figures import learning_curves
 
         valid, classes = self._bench.splits["valid"], self._bench.classes
-        whole, y_prob = self._bench.assemble(trained)
+        whole, y_prob = self._bench.assemble(learner)
         table = prediction_table(valid.paths, valid.labels, y_prob, classes)
-        write_evaluation(run, "valid", table, classes, trained.history.best["valid_accuracy"])
-        epochs = pd.DataFrame(trained.history.epochs)
+        write_evaluation(run, "valid", table, classes, history.best["valid_accuracy"])
+        epochs = pd.DataFrame(history.epochs)
         epochs.insert(0, "epoch", range(1, len(epochs) + 1))
         with run.artifacts() as folder:
             (folder / FOLDER).mkdir()
-            figure = learning_curves(epochs, trained.history.best_epoch)
+            figure = learning_curves(epochs, history.best_epoch)
             figure.savefig(folder / FOLDER / "learning_curves.png")
         log_model(run, whole, self._metadata())
 
@@ -161,7 +205,7 @@ class TrialRunner:
     def _keep_traceback(self, run: Run | None) -> None:
         if run is None:
             return
-        # What broke the trial, a full disk say, may break this too: the trial is closed all the same.
+        # What broke the trial, a full disk say, may break this too; the trial is closed anyway.
         with contextlib.suppress(Exception), run.artifacts() as folder:
             (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
 
@@ -187,11 +231,14 @@ def _close(
         run.end(state.name, reason)
 
 
-def _best_figures(trained: Trained) -> dict[str, float]:
-    best = {f"best_{k}": v for k, v in trained.history.best.items() if k.startswith("valid_")}
-    return best | {"best_epoch": trained.history.best_epoch}
+@dataclass
+class Spent:
+    """Seconds of a trial that went into features and into training."""
 
+    features: float = 0.0
+    training: float = 0.0
 
-def _head_size(trained: Trained) -> int:
-    layers = [trained.tail.get_layer(name) for name in ("hidden", "probabilities")]
-    return sum(layer.count_params() for layer in layers)
+    def add(self, part: Fitted | CrossValidated) -> None:
+        """Counts one part of the trial."""
+        self.features += part.seconds_features
+        self.training += part.seconds_train

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nutclf.data.listing import IMAGE_EXTENSIONS
+from nutclf.data.listing import IMAGE_EXTENSIONS, is_litter
 from nutclf.data.reader import UnreadableImage, read_image
 from nutclf.errors import UserError
-from nutclf.model.network import predict
+from nutclf.model.network import predict_pixels
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.store import Store
@@ -62,13 +62,14 @@ def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Ans
         except UnreadableImage as error:
             yield Answer(file, {}, str(error))
             continue
-        values = predict(model, pixels[np.newaxis])[0].tolist()
+        values = predict_pixels(model, pixels[np.newaxis])[0].tolist()
         yield Answer(file, dict(zip(metadata["classes"], values, strict=True)))
 
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_EXTENSIONS)
+        found = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_EXTENSIONS)
+        files = sorted(f for f in found if not any(map(is_litter, f.relative_to(path).parts)))
         if not files:
             raise UserError(f"The folder {str(path)!r} holds no images.")
         return files

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from nutclf.evaluate.claims import Claim
+from nutclf.evaluate.diagnosis import diagnose
 from nutclf.evaluate.metrics import (
     check_consistent,
     classification_metrics,
@@ -27,7 +29,7 @@ def metrics_of(split: str, table: pd.DataFrame, classes: Sequence[str]) -> dict[
 
 def write_evaluation(
     run: Run, split: str, table: pd.DataFrame, classes: Sequence[str], accuracy: float
-) -> None:
+) -> dict[str, float]:
     """Logs metrics and the files `evaluation/{confusion_matrix,predictions}_<split>.*`.
 
     Args:
@@ -37,14 +39,24 @@ def write_evaluation(
       classes: in the model's order.
       accuracy: as the network reported it, by another way than the table.
 
+    Returns:
+      The metrics that were logged.
+
     Raises:
-      ValueError: the table's confusion matrix contradicts that accuracy.
+      ValueError: the table's confusion matrix contradicts that accuracy, or says that the classes
+        are in another order.
     """
     matrix = confusion(table, classes)
     check_consistent(matrix, accuracy)
-    run.metrics(metrics_of(split, table, classes))
+    diagnosis = diagnose(matrix, Claim(accuracy, decimals=4), classes)
+    run.tags({f"diagnosis_{split}": f"{diagnosis.verdict}: {diagnosis.sentence()}"})
+    if diagnosis.verdict == "permuted" or not diagnosis.agrees:
+        raise ValueError(diagnosis.sentence())
+    metrics = metrics_of(split, table, classes)
+    run.metrics(metrics)
     with run.artifacts() as folder:
         _write_files(folder / FOLDER, split, table, classes)
+    return metrics
 
 
 def _write_files(folder: Path, split: str, table: pd.DataFrame, classes: Sequence[str]) -> None:

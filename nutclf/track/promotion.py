@@ -16,7 +16,7 @@ from nutclf.evaluate.comparison import compare
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.metrics import classification_metrics
 from nutclf.evaluate.predictions import prediction_table, read_predictions
-from nutclf.model.network import predict
+from nutclf.model.network import predict_pixels
 from nutclf.track.evaluation import FOLDER, write_evaluation
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.registry import CHALLENGER, CHAMPION, Registry, best_run, model_uri
@@ -99,6 +99,7 @@ def promote(
             f"have {fingerprint[:12]}; give its own data with DATA=."
         )
     run, uri = Run(client, found.info.run_id), model_uri(client, found)
+    _prove(store, uri, run, load_split)
     classes = load_metadata(store, uri)["classes"]
     test = _test_predictions(store, run, uri, classes, load_split)
     version = registry.register(uri, run.run_id, _version_tags(found))
@@ -109,7 +110,6 @@ def promote(
     registry.describe(version, reason, {"promotion": "champion" if wins else "challenger"})
     if wins:
         registry.point(CHAMPION, version)
-        _prove(store, registry, run, load_split)
         if (challenger := registry.at(CHALLENGER)) and challenger.version == version.version:
             registry.drop(CHALLENGER)
     else:
@@ -129,7 +129,7 @@ def _test_predictions(
     openings = int(run.client.get_run(run.run_id).data.tags.get("test_openings", 0))
     run.tags({"test_openings": openings + 1})
     table = _predictions(model, images, classes)
-    accuracy = float(np.mean(predict(model, images.pixels).argmax(axis=1) == images.labels))
+    accuracy = float(np.mean(predict_pixels(model, images.pixels).argmax(axis=1) == images.labels))
     write_evaluation(run, "test", table, classes, accuracy)
     return table
 
@@ -151,9 +151,15 @@ def _verdict(
         return True, f"{has} is champion: there was none before."
     if champion.version == version.version:
         return True, f"{has} is champion already, and still the best of its study."
+    classes, theirs = (load_metadata(store, v.source)["classes"] for v in (version, champion))
+    if classes != theirs:
+        return False, (
+            f"{has} tells other classes apart than champion version {champion.version} "
+            f"({', '.join(theirs)}), so the two cannot be compared; move the alias by hand, or "
+            "keep the records of other classes in another STORE=."
+        )
     metric = objective.by_epoch.removeprefix("valid_")
     ours, theirs = (_valid_predictions(store, v, load_split) for v in (version, champion))
-    classes = load_metadata(store, version.source)["classes"]
     new, old = (classification_metrics(table, classes)[metric] for table in (ours, theirs))
     wins = objective.better_than(new, old)
     evidence = compare(ours, theirs, classes).sentence("the challenger", "the champion")
@@ -171,7 +177,9 @@ def _valid_predictions(store: Store, version: ModelVersion, load_split: LoadSpli
 
 
 def _predictions(model, images: Split, classes: list[str]) -> pd.DataFrame:
-    return prediction_table(images.paths, images.labels, predict(model, images.pixels), classes)
+    return prediction_table(
+        images.paths, images.labels, predict_pixels(model, images.pixels), classes
+    )
 
 
 def stored_predictions(run: Run, split: str) -> pd.DataFrame | None:
@@ -188,19 +196,19 @@ def _version_tags(found: MlflowRun) -> dict[str, str]:
     return {key: tags[key] for key in ("study_name", "data_fingerprint", "data_source")}
 
 
-def _prove(store: Store, registry: Registry, run: Run, load_split: LoadSplit) -> None:
-    """Loads the champion by its alias and holds its probabilities against the recorded ones.
+def _prove(store: Store, uri: str, run: Run, load_split: LoadSplit) -> None:
+    """Loads the model and holds its probabilities against those that its run recorded.
 
-    On the valid split, whose predictions were recorded before the model was saved.
+    On the valid split, whose predictions were recorded before the model was saved. Before anything
+    is decided: a model that is not what it was must not see the test split either.
     """
-    address = f"models:/{registry.name}@{CHAMPION}"
-    metadata = load_metadata(store, address)
+    metadata = load_metadata(store, uri)
     images, classes = load_split("valid", metadata["image_size"]), metadata["classes"]
-    again = _predictions(load_model(store, address), images, classes).set_index("path")
+    again = _predictions(load_model(store, uri), images, classes).set_index("path")
     recorded = stored_predictions(run, "valid").set_index("path")
     gap = np.abs(again.loc[recorded.index, classes] - recorded[classes]).to_numpy().max()
     if not gap <= RELOAD_TOLERANCE:
         raise RuntimeError(
-            f"{address} was reloaded and differs from the registered model by {gap:.2g} in "
-            "probability; the alias is not to be trusted"
+            f"{uri} of run {run.run_id} was reloaded and differs by {gap:.2g} in probability from "
+            "what the run recorded; its files are not those that were saved, and it stays out"
         )

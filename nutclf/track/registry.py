@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from nutclf.config import Objective
+from nutclf.track.runs import quoted
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -90,10 +91,10 @@ def best_run(
 ) -> MlflowRun | None:
     """The finished trial run of a study with the best objective; None when there is none."""
     order = "DESC" if objective.direction == "maximize" else "ASC"
-    quoted = study_name.replace("'", "\\'")
     runs = client.search_runs(
         [experiment_id],
-        f"tags.study_name = '{quoted}' AND tags.kind = 'trial' AND attributes.status = 'FINISHED'",
+        f"tags.study_name = {quoted(study_name)} AND tags.kind = 'trial' "
+        "AND attributes.status = 'FINISHED'",
         ViewType.ACTIVE_ONLY,
         order_by=[f"metrics.`{objective.metric}` {order}", "attributes.start_time ASC"],
         max_results=1,

@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from nutclf.errors import UserError
 from nutclf.track.store import Store
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -116,13 +117,23 @@ def metric_key(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "-", name)
 
 
+def quoted(text: str) -> str:
+    """`text` as MLflow's filters take it; they know two kinds of quotes, and no escape.
+
+    Raises:
+      UserError: the text has both kinds.
+    """
+    if "'" in text and '"' in text:
+        raise UserError(f"The name {text!r} has both kinds of quotes; leave one of them out.")
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
 def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
     """The run of a study, made when it is not there yet; its trials' runs are its children."""
     client = store.client()
-    quoted = name.replace("'", "\\'")
     found = client.search_runs(
         [experiment_id],
-        f"tags.study_name = '{quoted}' AND tags.kind = 'study'",
+        f"tags.study_name = {quoted(name)} AND tags.kind = 'study'",
         order_by=["attributes.start_time ASC"],
         max_results=1,
     )

@@ -51,7 +51,7 @@ class Store:
             folder=root,
             tracking_uri=explicit or f"sqlite:///{root / 'mlflow.db'}",
             optuna_url=environ.get("NUTCLF_OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
-            # A database has no idea where artifacts go: MLflow would put them in the current folder.
+            # Beside a database alone MLflow would put artifacts into the current folder.
             artifact_root=None if explicit.startswith("http") else root / "artifacts",
         )
 

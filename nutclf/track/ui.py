@@ -5,6 +5,7 @@ import subprocess
 import sys
 from urllib.parse import urlencode
 
+from nutclf.track.runs import quoted
 from nutclf.track.store import Store
 
 
@@ -21,7 +22,7 @@ def _trials_address(study, port: int) -> str:
     query = urlencode(
         {
             "workflowType": "machine_learning",
-            "searchFilter": f"tags.study_name = '{study.data.tags['study_name']}' "
+            "searchFilter": f"tags.study_name = {quoted(study.data.tags['study_name'])} "
             "AND tags.kind = 'trial'",
             "orderByKey": f"metrics.`{params['objective.metric']}`",
             "orderByAsc": str(params["objective.direction"] == "minimize").lower(),

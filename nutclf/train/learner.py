@@ -1,6 +1,5 @@
 """One recipe made trainable: built and traced once, then fitted afresh on any rows."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 
 from nutclf.config import WARMUP_LEARNING_RATE, Recipe
-from nutclf.model import network
+from nutclf.model.network import head_of
 from nutclf.train.features import Features
 from nutclf.train.schedules import schedule_callback
 
@@ -26,7 +25,7 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 class NonFiniteLoss(Exception):
-    """The loss became infinite or not a number: this recipe cannot be trained."""
+    """The loss or a weight became infinite or not a number: this recipe cannot be trained."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,20 @@ class Examples:
 
     Attributes:
       at_cut: features of one split's images where the tail begins.
-      pooled: their pooled features, for the warm-up of the head; None when there is none.
+      pooled: their pooled features, which the head warms up on.
       rows: which images, int64 [n].
       labels: class of every image of the split (not of `rows` only), int64 [N].
     """
 
     at_cut: Features
-    pooled: Features | None
+    pooled: Features
     rows: np.ndarray
     labels: np.ndarray
+
+    def prepare(self, view: int) -> None:
+        """Makes the features of a view now, if they are not there yet."""
+        self.at_cut.prepare(view)
+        self.pooled.prepare(view)
 
 
 @dataclass(frozen=True)
@@ -71,25 +75,23 @@ class Learner:
     Keras traces a training graph for seconds; folds and seeds of one recipe share it.
 
     Args:
-      trunk: made by `cuts.trunk`; only read.
-      cut: where the tail begins.
+      tail: from `network.build_tail`; its layers' `trainable` flags say what trains.
+      cut: where it begins.
       recipe: how to train.
-      n_classes: width of the softmax.
-      seed: of initial weights, dropout and the order of examples.
+      seed: of the order of examples.
 
     Attributes:
-      tail: features at the cut to probabilities; holds the weights of the last fit's best epoch.
+      tail: holds the weights of the last fit's best epoch.
       cut: as given.
+      n_epochs: passes over the examples, warm-up included.
     """
 
-    def __init__(self, trunk: keras.Model, cut: int, recipe: Recipe, n_classes: int, seed: int):
-        self.cut, self._recipe, self._seed, self._n_classes = cut, recipe, seed, n_classes
-        self.tail = network.build_tail(
-            trunk, cut, recipe.n_unfrozen, n_classes, recipe.dropout_rate, seed
-        )
+    def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
+        self.tail, self.cut, self._recipe, self._seed = tail, cut, recipe, seed
+        self.n_epochs = recipe.warmup_epochs + recipe.epochs
         self._models = [_compiled(self.tail, recipe, recipe.learning_rate)]
         if recipe.warmup_epochs:
-            head = network.head_of(self.tail)
+            head = head_of(self.tail)
             self._models.append(_compiled(head, recipe, WARMUP_LEARNING_RATE))
         variables = [v for m in self._models for v in (*m.variables, *m.optimizer.variables)]
         self._initial = [(variable, np.array(variable)) for variable in variables]
@@ -121,15 +123,16 @@ class Learner:
         if recipe.warmup_epochs:
             # A random head would wreck the layers below it: it learns first, alone, on vectors.
             self._models[1].fit(
-                self._batches(train.pooled, train, n_views, 0),
+                self._batches(train.pooled, train, n_views, range(recipe.warmup_epochs)),
                 epochs=recipe.warmup_epochs,
                 steps_per_epoch=steps,
                 shuffle=False,
                 verbose=0,
             )
+        epochs = range(recipe.warmup_epochs, self.n_epochs)
         keeper = _KeepBestEpoch(better, on_epoch)
         self.tail.fit(
-            self._batches(train.at_cut, train, n_views, recipe.warmup_epochs),
+            self._batches(train.at_cut, train, n_views, epochs),
             epochs=recipe.epochs,
             steps_per_epoch=steps,
             shuffle=False,
@@ -145,11 +148,18 @@ class Learner:
         return keeper.finish(self.tail)
 
     def _batches(
-        self, features: Features, train: Examples, n_views: int, first_epoch: int
+        self, features: Features, train: Examples, n_views: int, epochs: range
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches without end: each epoch a new order and the next view, both fixed by the seed."""
-        one_hot, size = np.eye(self._n_classes, dtype=np.float32), self._recipe.batch_size
-        for epoch in itertools.count(first_epoch):
+        """The batches of `epochs`: each a new order and the next view, both fixed by the seed.
+
+        They end with the last epoch because Keras reads ahead: from a source without end it would
+        take batches whose view nobody has prepared.
+        """
+        one_hot, size = (
+            np.eye(self.tail.output_shape[-1], dtype=np.float32),
+            self._recipe.batch_size,
+        )
+        for epoch in epochs:
             order = np.random.default_rng((self._seed, epoch)).permutation(train.rows)
             for start in range(0, len(order), size):
                 # Sorted: a batch is a set to the optimizer, and the disk reads forward.
@@ -183,11 +193,14 @@ class _KeepBestEpoch(keras.callbacks.Callback):
         """Reads the rate before the schedule, which comes later in the list, changes it."""
         seen = logs | {"learning_rate": float(self.model.optimizer.learning_rate)}
         figures = {ours: float(seen[theirs]) for theirs, ours in _NAMES.items()}
-        if not all(math.isfinite(value) for value in figures.values()):
-            raise NonFiniteLoss(f"in epoch {epoch + 1}: {figures}")
+        weights = self.model.get_weights()
+        # ReLU makes 0 of NaN: a network can be destroyed while its loss looks finite.
+        whole = all(np.isfinite(weight).all() for weight in weights)
+        if not whole or not all(math.isfinite(value) for value in figures.values()):
+            raise NonFiniteLoss(f"in epoch {epoch + 1}: {figures}, weights finite: {whole}")
         self._epochs.append(figures)
         if self._best_epoch == 0 or self._better(figures, self._epochs[self._best_epoch - 1]):
-            self._best_epoch, self._best_weights = epoch + 1, self.model.get_weights()
+            self._best_epoch, self._best_weights = epoch + 1, weights
         self._on_epoch(epoch + 1, figures)
 
     def finish(self, model: keras.Model) -> History:

@@ -32,6 +32,7 @@ def schedule_callback(recipe: Recipe, monitor: str) -> keras.callbacks.Callback:
     if recipe.lr_schedule == "plateau":
         return keras.callbacks.ReduceLROnPlateau(
             monitor=monitor,
+            mode="min",
             factor=PLATEAU.factor,
             patience=PLATEAU.patience,
             min_delta=PLATEAU.min_delta,

@@ -18,7 +18,7 @@ from nutclf.train.features import (
     StoredFeatures,
     StreamedFeatures,
 )
-from nutclf.train.fit import Examples, History, OnEpoch, fit
+from nutclf.train.learner import Examples, History, Learner, OnEpoch
 from nutclf.train.store import FeatureStore
 from nutclf.train.views import UNTOUCHED
 
@@ -40,18 +40,14 @@ class LabelledImages(Images):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a fit gives back.
+class Fitted:
+    """What a fit went through.
 
     Attributes:
-      tail: with the weights of the best epoch.
-      cut: where it begins.
       history: its epochs.
       seconds_features, seconds_train: spent making features, and training on them.
     """
 
-    tail: keras.Model
-    cut: int
     history: History
     seconds_features: float
     seconds_train: float
@@ -86,54 +82,61 @@ class Workbench:
         self._deployable = network.Deployable(backbone, len(classes))
         self._features: dict[tuple[str, int], Features] = {}
 
-    def fit(
-        self,
-        recipe: Recipe,
-        *,
-        rows: np.ndarray | None = None,
-        seed: int | None = None,
-        on_epoch: OnEpoch = lambda epoch, figures: None,
-    ) -> Trained:
-        """Trains one tail, watched on the valid split.
+    def learner(self, recipe: Recipe, seed: int | None = None) -> Learner:
+        """A recipe made trainable.
 
         Args:
-          recipe: how.
-          rows: of the train split to learn from; None is all.
+          recipe: how to train.
           seed: of initial weights, dropout and order; None is the study's.
-          on_epoch: see `nutclf.train.fit.fit`.
         """
         seed = self.config.seed if seed is None else seed
         keras.utils.set_random_seed(seed)
         cut = cuts.cut_for_depth(self._part.trunk, recipe.n_unfrozen)
-        train, valid = self.splits["train"], self.splits["valid"]
-        rows = np.arange(len(train.labels)) if rows is None else rows
-        examples = Examples(self.features("train", cut), rows, train.labels)
-        started = time.perf_counter()
-        for view in range(min(self.config.views, recipe.epochs + recipe.warmup_epochs)):
-            examples.features.prepare(view)
-        watched = self._watched("valid", cut), _one_hot(valid.labels, len(self.classes))
-        featured = time.perf_counter()
         tail = network.build_tail(
             self._part.trunk, cut, recipe.n_unfrozen, len(self.classes), recipe.dropout_rate, seed
         )
-        history = fit(
-            tail,
-            recipe,
+        return Learner(tail, cut, recipe, seed)
+
+    def fit(
+        self,
+        learner: Learner,
+        rows: np.ndarray | None = None,
+        on_epoch: OnEpoch = lambda epoch, figures: None,
+    ) -> Fitted:
+        """Trains a learner from its initial state, watched on the valid split.
+
+        Args:
+          learner: from this bench.
+          rows: of the train split to learn from; None is all.
+          on_epoch: see `Learner.fit`.
+        """
+        started = time.perf_counter()
+        train, valid = self.splits["train"], self.splits["valid"]
+        examples = Examples(
+            self.features("train", learner.cut),
+            self.features("train", len(self._part.trunk.layers) - 1),
+            np.arange(len(train.labels)) if rows is None else rows,
+            train.labels,
+        )
+        for view in range(min(self.config.views, learner.n_epochs)):
+            examples.prepare(view)
+        one_hot = np.eye(len(self.classes), dtype=np.float32)
+        watched = self._untouched("valid", learner.cut), one_hot[valid.labels]
+        featured = time.perf_counter()
+        history = learner.fit(
             examples,
             watched,
             n_views=self.config.views,
-            seed=seed,
             better=self.config.objective.beats,
             on_epoch=on_epoch,
         )
-        ended = time.perf_counter()
-        return Trained(tail, cut, history, featured - started, ended - featured)
+        return Fitted(history, featured - started, time.perf_counter() - featured)
 
-    def predict(self, trained: Trained, split: str, rows: np.ndarray | None = None) -> np.ndarray:
+    def predict(self, learner: Learner, split: str, rows: np.ndarray | None = None) -> np.ndarray:
         """Probabilities [n, n_classes] of the untouched images of a split, float32."""
-        return network.predict(trained.tail, self._watched(split, trained.cut, rows))
+        return network.predict(learner.tail, self._untouched(split, learner.cut, rows))
 
-    def assemble(self, trained: Trained) -> tuple[keras.Model, np.ndarray]:
+    def assemble(self, learner: Learner) -> tuple[keras.Model, np.ndarray]:
         """The whole network, raw pixels in, and its probabilities on the valid split.
 
         The network is valid until the next call, which refills it.
@@ -141,9 +144,9 @@ class Workbench:
         Raises:
           RuntimeError: its probabilities are not the tail's.
         """
-        whole = self._deployable.fill(trained.tail)
-        y_prob = network.predict(whole, self.splits["valid"].pixels)
-        gap = np.abs(y_prob - self.predict(trained, "valid")).max()
+        whole = self._deployable.fill(learner.tail)
+        y_prob = network.predict_pixels(whole, self.splits["valid"].pixels)
+        gap = np.abs(y_prob - self.predict(learner, "valid")).max()
         if not gap <= ASSEMBLY_TOLERANCE:
             raise RuntimeError(
                 f"the assembled network differs from the trained tail by {gap:.2g} in probability"
@@ -169,13 +172,9 @@ class Workbench:
         )
         return StreamedFeatures(self._part, cut, images)
 
-    def _watched(self, split: str, cut: int, rows: np.ndarray | None = None) -> np.ndarray:
+    def _untouched(self, split: str, cut: int, rows: np.ndarray | None = None) -> np.ndarray:
         rows = np.arange(len(self.splits[split].labels)) if rows is None else rows
         return self.features(split, cut).batch(UNTOUCHED, rows)
-
-
-def _one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    return np.eye(n_classes, dtype=np.float32)[labels]
 
 
 def _check_depths(backbone: Backbone, depths: Sequence[int]) -> None:

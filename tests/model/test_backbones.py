@@ -103,7 +103,5 @@ def test_the_real_weights_load(monkeypatch):
     monkeypatch.setenv("NUTCLF_WEIGHTS", WEIGHTS)
     backbone = load_backbone("mobilenetv2")
     assert backbone.origin == BACKBONES["mobilenetv2"].weights_file
-    # ImageNet's MobileNetV2 never saw a deviation below 0: the statistics are not those of a start.
     variance = np.array(backbone.model.get_layer("Conv_1_bn").moving_variance)
-    assert (variance > 0).all()
-    assert variance.std() > 0.01
+    assert variance.std() > 0.01  # in a fresh network all are 1

@@ -59,7 +59,9 @@ def complete(swept):
 
 
 def downloaded(swept, run, path):
-    return (swept.store.folder / "artifacts/nutclf" / run.info.run_id / "artifacts" / path).read_text()
+    return (
+        swept.store.folder / "artifacts/nutclf" / run.info.run_id / "artifacts" / path
+    ).read_text()
 
 
 def artifacts(client, run, folder=None):
@@ -96,7 +98,7 @@ def test_state_and_status_agree(swept, number, state, status, reason):
 def test_the_value_is_the_objective_in_both_records(swept, complete):
     value = complete.data.metrics["best_valid_loss"]
     assert swept.trials[0].value == swept.outcomes[0].value == value
-    assert [trial.value for trial in swept.trials[1:]] == [None, None]
+    assert [outcome.value for outcome in swept.outcomes[1:]] == [None, None]
 
 
 def test_a_failed_run_keeps_its_traceback_and_no_infinite_number(swept):
@@ -190,7 +192,9 @@ def test_the_confusion_matrix_and_the_predictions_give_the_logged_accuracy(swept
     assert matrix.sum(axis=1).tolist() == [4, 4, 4]
     accuracy = complete.data.metrics["best_valid_accuracy"]
     assert matrix.trace() / matrix.sum() == pytest.approx(accuracy, abs=1e-6)
-    rows = list(csv.DictReader(downloaded(swept, complete, "evaluation/predictions_valid.csv").splitlines()))
+    rows = list(
+        csv.DictReader(downloaded(swept, complete, "evaluation/predictions_valid.csv").splitlines())
+    )
     right = sum(row["y_true"] == row["y_pred"] for row in rows)
     assert right == matrix.trace()
     assert all(row["path"].split("/")[1] == row["y_true"] for row in rows)

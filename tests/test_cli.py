@@ -1,0 +1,352 @@
+"""The verbs as people type them: exit codes, one sentence for a mistake, nothing left behind."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from nutclf.track.store import Store
+
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+QUICK = ("--study", "quick", "--weights", "random")
+
+
+@dataclass
+class Records:
+    """What a folder holds of runs and trials; looking makes no folder and no table."""
+
+    folder: Path
+
+    @property
+    def runs(self):
+        if not (self.folder / "mlflow.db").exists():
+            return []
+        client = MlflowClient(Store.at(self.folder, {}).tracking_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return sorted(client.search_runs(experiments), key=lambda run: run.info.start_time)
+
+    @property
+    def of_trials(self):
+        return [run for run in self.runs if run.data.tags["kind"] == "trial"]
+
+    @property
+    def studies(self):
+        if not (self.folder / "optuna.db").exists():
+            return []
+        return optuna.get_all_study_names(Store.at(self.folder, {}).optuna_url)
+
+    @property
+    def trials(self):
+        address = Store.at(self.folder, {}).optuna_url
+        return optuna.load_study(study_name="quick", storage=address).get_trials()
+
+
+@pytest.fixture
+def records(tmp_path):
+    return Records(tmp_path / "store")
+
+
+@pytest.fixture
+def refused(cli, records, tmp_path):
+    """Runs a verb that must end in one sentence; gives the sentence."""
+
+    def refused(*arguments, **environ):
+        settings = {"NUTCLF_STORE": records.folder, "HOME": tmp_path} | NO_NETWORK | environ
+        done = cli(*arguments, **settings)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        assert done.stderr.startswith("nutclf: ")
+        assert done.stderr.count("\n") == 1, "one line"
+        assert done.stderr.endswith(".\n"), "a sentence"
+        assert (records.runs, records.studies) == ([], [])
+        return done.stderr
+
+    return refused
+
+
+@pytest.fixture
+def tree(nuts, tmp_path):
+    """Images of the test's own, to be spoiled."""
+    return shutil.copytree(nuts, tmp_path / "nuts")
+
+
+def test_data_without_train(refused, tree):
+    shutil.rmtree(tree / "train")
+    assert "train" in refused("sweep", *QUICK, "--data", tree)
+
+
+def test_data_that_are_not_there(refused, tmp_path):
+    assert "nowhere" in refused("sweep", *QUICK, "--data", tmp_path / "nowhere")
+    assert "NUTCLF_DATA" in refused("sweep", *QUICK, NUTCLF_DATA=tmp_path / "nowhere")
+
+
+def test_a_class_in_valid_only(refused, tree):
+    (tree / "valid" / "pecans").rename(tree / "valid" / "peanuts")
+    assert "peanuts" in refused("sweep", *QUICK, "--data", tree)
+
+
+def test_an_empty_class_folder(refused, tree):
+    for image in (tree / "train" / "pecans").iterdir():
+        image.unlink()
+    assert "pecans" in refused("sweep", *QUICK, "--data", tree)
+
+
+def test_one_class_only(refused, tree):
+    for split in ("train", "valid", "test"):
+        for name in ("pecans", "walnuts"):
+            shutil.rmtree(tree / split / name)
+    assert "two" in refused("sweep", *QUICK, "--data", tree)
+
+
+def test_images_that_are_none(refused, tree):
+    for image in (tree / "valid").rglob("*.png"):
+        image.write_text("<html>404</html>")
+    assert "12 of 12 valid images" in refused("sweep", *QUICK, "--data", tree)
+
+
+def test_an_unknown_study(refused, nuts):
+    for verb in ("sweep", "promote"):
+        sentence = refused(verb, "--study", "nothing", "--data", nuts)
+        assert "'nothing'" in sentence
+        assert "mobilenetv2, quick" in sentence
+
+
+def test_an_unknown_backbone(refused, nuts):
+    sentence = refused("sweep", "--study", "unknown", "--data", nuts)
+    assert "'resnet50'" in sentence
+    assert "densenet169" in sentence
+
+
+def test_unknown_weights(refused, nuts):
+    assert "'radnom'" in refused("sweep", "--study", "quick", "--weights", "radnom", "--data", nuts)
+
+
+def test_a_store_that_cannot_be_written(refused, nuts, tmp_path):
+    """A folder without write permission would do too, but not for root."""
+    (tmp_path / "file").write_text("in the way")
+    for arguments in (("sweep", *QUICK, "--data", nuts), ("promote", "--data", nuts)):
+        sentence = refused(*arguments, NUTCLF_STORE=tmp_path / "file" / "store")
+        assert "cannot be written" in sentence
+        assert "STORE=" in sentence
+
+
+def test_a_file_store(refused, nuts):
+    for address in ("./mlruns", "file:./mlruns"):
+        sentence = refused("sweep", *QUICK, "--data", nuts, MLFLOW_TRACKING_URI=address)
+        assert "MLFLOW_TRACKING_URI" in sentence
+
+
+def test_weights_of_another_network(refused, nuts, tmp_path):
+    from nutclf.model.backbones import find_spec
+
+    other, wanted = find_spec("mobilenetv2-drawn"), find_spec("mobilenetv2")
+    other.build().save_weights(tmp_path / wanted.weights_file)
+    sentence = refused("sweep", "--data", nuts, NUTCLF_WEIGHTS=tmp_path)
+    assert wanted.weights_file in sentence
+    assert "MobileNetV2" in sentence
+
+
+def test_a_folder_of_weights_that_is_not_there(refused, nuts, tmp_path):
+    assert "nowhere" in refused("sweep", "--data", nuts, NUTCLF_WEIGHTS=tmp_path / "nowhere")
+
+
+def test_no_weights_and_no_network(refused, nuts):
+    started = time.monotonic()
+    sentence = refused("sweep", "--data", nuts)
+    assert time.monotonic() - started < 60
+    assert "No weights for mobilenetv2" in sentence
+    assert "NUTCLF_WEIGHTS" in sentence
+
+
+def test_predict_of_a_missing_file(refused, tmp_path):
+    assert "'nowhere.jpg'" in refused("predict", "nowhere.jpg")
+
+
+def test_predict_without_a_champion(refused, nuts):
+    sentence = refused("predict", nuts / "valid" / "pecans")
+    assert "no champion" in sentence
+    assert "make sweep" in sentence
+
+
+def test_promote_without_a_sweep(refused, nuts):
+    sentence = refused("promote", "--study", "quick", "--data", nuts)
+    assert "no finished run" in sentence
+    assert "make sweep" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("sweep", "--trails", "3"), "--trails"),
+        (("sweep", "--trials", "many"), "--trials"),
+        (("sweep", "--trials", "0"), "--trials"),
+        (("predict",), "images"),
+        (("swep",), "swep"),
+    ],
+)
+def test_a_misspelt_command(cli, records, arguments, complaint):
+    done = cli(*arguments, NUTCLF_STORE=records.folder)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not records.folder.exists()
+
+
+@pytest.fixture(scope="module")
+def swept(cli, nuts, tmp_path_factory):
+    """A sweep of one trial: its records, and what it printed."""
+    folder = tmp_path_factory.mktemp("swept") / "store"
+    done = cli("sweep", *QUICK, "--trials", 1, "--data", nuts, NUTCLF_STORE=folder)
+    return Records(folder), done
+
+
+@pytest.fixture
+def copy(swept, copy_store, tmp_path):
+    """The records of the sweep, to be written to."""
+    return Records(copy_store(swept[0].folder, tmp_path / "store").folder)
+
+
+def test_a_sweep_says_where_it_stands_what_it_decided_and_where_to_look(swept):
+    records, done = swept
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    (progress,) = (line for line in lines if line.startswith("[1/1] trial 0: "))
+    assert progress.endswith("done")
+    assert any("is champion: there was none before" in line for line in lines)
+    assert f"make ui STORE={records.folder}" in done.stdout
+    assert "make predict IMAGE=" in lines[-1]
+    assert "models:/nutclf@champion" in lines[-1]
+
+
+def test_a_sweep_leaves_its_study_at_rest(swept):
+    records, _ = swept
+    study, trial = records.runs
+    assert (study.info.status, trial.info.status) == ("FINISHED", "FINISHED")
+    assert study.data.params["space.n_unfrozen"] == "(0, 4)"
+    assert [trial.state.name for trial in records.trials] == ["COMPLETE"]
+
+
+def test_a_sweep_writes_into_its_store_only(swept, checkout):
+    """And into the feature store; whatever else there is was there before."""
+    assert sorted(path.name for path in checkout.iterdir()) == [".cache", "experiments", "nutclf"]
+    names = {path.name for path in swept[0].folder.iterdir()}
+    assert names == {"artifacts", "mlflow.db", "optuna.db", "store.lock"}
+
+
+def test_the_same_sweep_again_adds_nothing(cli, copy, nuts):
+    done = cli("sweep", *QUICK, "--trials", 1, "--data", nuts, NUTCLF_STORE=copy.folder)
+    assert done.returncode == 0, done.stderr
+    assert "] trial " not in done.stdout
+    assert "is champion already" in done.stdout
+    assert len(copy.trials) == len(copy.of_trials) == 1
+
+
+def test_a_sweep_on_changed_data_is_refused(cli, copy, tree):
+    shutil.copy(tree / "train/almonds/0.png", tree / "train/almonds/another.png")
+    done = cli("sweep", *QUICK, "--trials", 2, "--data", tree, NUTCLF_STORE=copy.folder)
+    assert done.returncode == 2
+    assert "data_fingerprint" in done.stderr
+    assert "NAME=" in done.stderr
+    assert len(copy.trials) == len(copy.of_trials) == 1
+
+
+def test_promote_again_decides_the_same(cli, copy, nuts):
+    done = cli("promote", "--study", "quick", "--data", nuts, NUTCLF_STORE=copy.folder)
+    assert done.returncode == 0, done.stderr
+    assert "is champion already" in done.stdout.splitlines()[-1]
+    assert copy.of_trials[0].data.tags["test_openings"] == "1"
+
+
+def test_predict_a_file_and_a_folder(cli, swept, nuts):
+    done = cli(
+        "predict", nuts / "test/pecans/0.png", nuts / "test/walnuts", NUTCLF_STORE=swept[0].folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1 + 4
+    assert lines[0].startswith(f"{nuts}/test/pecans/0.png: ")
+    assert all(name in lines[0] for name in ("almonds", "pecans", "walnuts"))
+
+
+def test_predict_names_what_it_cannot_read_and_answers_the_rest(cli, swept, nuts, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 no more")
+    done = cli("predict", broken, nuts / "test/pecans/0.png", NUTCLF_STORE=swept[0].folder)
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"{broken}: cannot be read, ")
+    assert "test/pecans/0.png: " in done.stdout
+    assert done.stderr == "nutclf: 1 file(s) could not be read; the reasons are above.\n"
+
+
+def test_predict_takes_any_photograph(cli, swept, tmp_path):
+    """Grey, and much wider than high."""
+    Image.new("L", (300, 40), 128).save(tmp_path / "grey.png")
+    done = cli("predict", tmp_path / "grey.png", NUTCLF_STORE=swept[0].folder)
+    assert done.returncode == 0, done.stderr
+
+
+def in_second_trial(records, deadline):
+    """Waits until a trial behind the first has logged an epoch."""
+    while time.monotonic() < deadline:
+        running = [run for run in records.of_trials if run.info.status == "RUNNING"]
+        if running and "valid_loss" in running[0].data.metrics:
+            return
+        time.sleep(0.2)
+    raise TimeoutError("no second trial")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "last_words"),
+    [(signal.SIGINT, 130, "Finished trials are kept"), (signal.SIGTERM, 143, "")],
+)
+def test_a_signal_ends_a_sweep_and_keeps_what_is_finished(
+    checkout, copy, nuts, cli_environ, number, code, last_words
+):
+    """The way a person runs it, without the tests' own parent process."""
+    command = [
+        sys.executable,
+        "-m",
+        "nutclf",
+        "sweep",
+        *QUICK,
+        "--trials",
+        "9",
+        "--data",
+        str(nuts),
+    ]
+    with subprocess.Popen(
+        command,
+        cwd=checkout,
+        env=cli_environ(NUTCLF_STORE=copy.folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            in_second_trial(copy, time.monotonic() + 120)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert last_words in errors
+    finished, stopped = copy.trials
+    assert (finished.state.name, stopped.state.name) == ("COMPLETE", "FAIL")
+    assert stopped.user_attrs["reason"] == "interrupted"
+    kept, closed = copy.of_trials
+    assert (kept.info.status, closed.info.status) == ("FINISHED", "FAILED")
+    assert closed.data.tags["reason"] == "interrupted"
+    study = next(run for run in copy.runs if run.data.tags["kind"] == "study")
+    assert study.info.status == "FINISHED", "at rest"

@@ -1,0 +1,170 @@
+"""One run as it is written: what is kept, cut, renamed and refused."""
+
+import os
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.models import get_model_info
+from mlflow.pyfunc import load_model as load_pyfunc
+
+from nutclf.errors import UserError
+from nutclf.model.network import Deployable, predict
+from nutclf.track.models import load_metadata, load_model, log_model
+from nutclf.track.runs import STATUS, metric_key, source_tags, study_run, trial_run
+
+TAGS = {"data_fingerprint": "aa", "data_source": "photographs"}
+
+
+@pytest.fixture
+def parent(store):
+    return study_run(store, store.experiment_id("nutclf"), "tiny", TAGS)
+
+
+@pytest.fixture
+def run(parent):
+    return trial_run(parent, "t000", 0, TAGS)
+
+
+def read(run):
+    return run.client.get_run(run.run_id)
+
+
+@pytest.mark.parametrize("name", ["tiny", "it's", 'say "nuts"', "Nüsse 🥜", "a\\b"])
+def test_a_study_has_one_run_whatever_it_is_called(store, name):
+    experiment = store.experiment_id("nutclf")
+    first, again = (study_run(store, experiment, name, TAGS) for _ in range(2))
+    assert first.run_id == again.run_id
+    assert read(first).data.tags["study_name"] == name
+    assert study_run(store, experiment, "other", TAGS).run_id != first.run_id
+
+
+def test_a_study_whose_name_no_filter_can_hold_is_refused(store):
+    with pytest.raises(UserError, match="both kinds of quotes"):
+        study_run(store, store.experiment_id("nutclf"), """it's "it\"""", TAGS)
+
+
+def test_a_trial_starts_as_running_below_its_study(parent, run):
+    tags = read(run).data.tags
+    assert read(run).info.status == tags["trial_state"] == "RUNNING"
+    assert (tags["mlflow.parentRunId"], tags["study_name"]) == (parent.run_id, "tiny")
+    assert tags.items() >= TAGS.items()
+
+
+@pytest.mark.parametrize(("state", "status"), STATUS.items())
+def test_a_run_ends_with_the_status_of_its_trial(run, state, status):
+    run.end(state, "because")
+    ended = read(run)
+    assert (ended.info.status, ended.data.tags["trial_state"]) == (status, state)
+    assert ended.data.tags["reason"] == "because"
+
+
+def test_a_reason_longer_than_a_tag_is_cut(run):
+    """MLflow refuses more than 8000 characters, and the run would stay open."""
+    run.end("FAIL", "x" * 20_000)
+    assert read(run).data.tags["reason"] == "x" * 4000
+
+
+def test_the_three_ends_have_three_statuses():
+    assert STATUS == {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("recall/brazil nuts", "recall/brazil nuts"),
+        ("f1/Nüsse", "f1/Nüsse"),
+        ("f1/nuts (raw), 50%", "f1/nuts -raw-- 50-"),
+    ],
+)
+def test_a_class_name_becomes_a_key_that_mlflow_takes(run, name, key):
+    assert metric_key(name) == key
+    run.metrics({name: 0.5})
+    assert read(run).data.metrics == {key: 0.5}
+
+
+def test_none_is_a_param(run):
+    run.params({"n_views": None, "rate": 1e-3, "depths": (0, 4)})
+    assert read(run).data.params == {"n_views": "None", "rate": "0.001", "depths": "(0, 4)"}
+
+
+def test_the_source_is_this_repository():
+    tags = source_tags()
+    assert set(tags["mlflow.source.git.commit"]) <= set("0123456789abcdef")
+    assert tags["git_dirty"] in ("true", "false")
+    assert tags["mlflow.user"]
+
+
+def test_without_git_a_run_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert source_tags()["git_dirty"] == "unknown"
+    assert "mlflow.source.git.commit" not in source_tags()
+
+
+@pytest.fixture(scope="module")
+def network(tiny_backbone):
+    """The tiny network as it is saved, with a head for three classes."""
+    return Deployable(tiny_backbone, 3).model
+
+
+@pytest.fixture
+def logged(store, run, network, tmp_path, monkeypatch):
+    """Address of a model that was logged from an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    # As MLflow is in a process that never heard of our store: its default is the current folder.
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    store.use()
+    return log_model(run, network, {"classes": ["pecans", "almonds", "walnuts"]})
+
+
+def test_to_log_a_model_writes_nothing_into_the_current_folder(logged, store):
+    load_model(store, logged)
+    assert os.listdir() == []
+    assert len(list(store.folder.glob("artifacts/nutclf/models/*/artifacts/data/model.keras"))) == 1
+
+
+def test_a_model_belongs_to_its_run_under_the_name_model(logged, run, store):
+    (output,) = read(run).outputs.model_outputs
+    assert logged == f"models:/{output.model_id}"
+    found = store.client().get_logged_model(output.model_id)
+    assert (found.name, found.source_run_id, found.status) == ("model", run.run_id, "READY")
+
+
+def test_the_signature_takes_bytes_of_any_size_and_nothing_else(logged):
+    signature = get_model_info(logged).signature
+    (pixels,) = signature.inputs.inputs
+    assert (pixels.type, pixels.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))
+    (probabilities,) = signature.outputs.inputs
+    assert (probabilities.type, probabilities.shape) == (np.dtype("float32"), (-1, 3))
+
+
+# MLflow hands the only input over by its name, which Keras remarks upon.
+@pytest.mark.filterwarnings("ignore:(?s).*structure of `inputs`:UserWarning")
+def test_pixels_from_0_to_1_are_refused_by_the_signature(logged):
+    """A uint8 model would take them for night, and answer without a word."""
+    model = load_pyfunc(logged)
+    pixels = np.full((1, 40, 60, 3), 200, np.uint8)
+    assert model.predict(pixels).shape == (1, 3)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="Failed to enforce schema"):
+        model.predict(pixels / np.float32(255))
+
+
+def test_the_order_of_the_classes_is_read_from_the_model(logged, store):
+    assert load_metadata(store, logged)["classes"] == ["pecans", "almonds", "walnuts"]
+
+
+def test_the_requirements_are_pinned_and_this_package_is_none_of_them(logged, store):
+    (requirements,) = store.folder.rglob("requirements.txt")
+    lines = requirements.read_text().splitlines()
+    assert all("==" in line for line in lines)
+    assert {line.partition("==")[0] for line in lines} >= {"keras", "tensorflow", "mlflow"}
+    assert "nutclf" not in requirements.read_text()
+
+
+def test_a_model_comes_back_as_it_was(logged, store, network):
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 40, 3), np.uint8)
+    again = load_model(store, logged)
+    np.testing.assert_array_equal(predict(again, images), predict(network, images))
+    assert np.ptp(predict(network, images), axis=0).max() > 1e-3, "images differ for the network"

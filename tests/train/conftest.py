@@ -1,0 +1,65 @@
+"""A network that tells images apart, and a few images of it."""
+
+import hashlib
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from nutclf.config import Augmentation
+from nutclf.model.backbones import Backbone, load_backbone
+from nutclf.train.features import FrozenPart
+from nutclf.train.workbench import LabelledImages
+
+DEEPEST = 20  # layers of MobileNetV2; what enters them is the base of all features
+
+
+def _draw_images(n: int, side: int, seed: int, n_classes: int = 4) -> LabelledImages:
+    """Images of random blocks, uint8; class after class."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (n, 8, 8, 3), np.uint8)
+    pixels = blocks.repeat(side // 8, axis=1).repeat(side // 8, axis=2)
+    keys = [hashlib.sha256(one.tobytes()).hexdigest() for one in pixels]
+    return LabelledImages(pixels, keys, np.arange(n) % n_classes, [f"{i}.png" for i in range(n)])
+
+
+@pytest.fixture(scope="session")
+def draw_images():
+    """`draw_images(n, side, seed)`."""
+    return _draw_images
+
+
+@pytest.fixture(scope="session")
+def images() -> LabelledImages:
+    """20 images, more than one batch of the prefix, of 4 classes, at 96 pixels."""
+    return _draw_images(20, 96, 0)
+
+
+@pytest.fixture(scope="session")
+def few_images() -> LabelledImages:
+    """8 others."""
+    return _draw_images(8, 96, 1)
+
+
+@pytest.fixture(scope="session")
+def lively(images) -> Backbone:
+    """MobileNetV2 at 96 pixels whose outputs are of order 1 and differ between images.
+
+    A freshly drawn network puts out 1e-11 for every image: any two of its results are close.
+    """
+    backbone = load_backbone("mobilenetv2-drawn", "random")
+    rng = np.random.default_rng(0)
+    norms = [x for x in backbone.model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
+        norm.beta.assign(rng.uniform(-0.5, 0.5, norm.beta.shape))
+        norm.momentum = 0.0  # the statistics become those of one batch
+    backbone.model(images.pixels / 127.5 - 1, training=True)
+    for norm in norms:
+        norm.momentum = 0.999
+    return replace(backbone, digest="lively")
+
+
+@pytest.fixture(scope="session")
+def part(lively) -> FrozenPart:
+    return FrozenPart(lively, Augmentation(), seed=0, deepest=DEEPEST)

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nutclf.config import Augmentation
+from nutclf.model import cuts
+from nutclf.train.features import FrozenPart, Images, StoredFeatures, StreamedFeatures
+from nutclf.train.store import FeatureStore
+from nutclf.train.views import UNTOUCHED
+
+ROWS = np.array([17, 0, 3, 4, 19])  # in no order, from both batches of the prefix
+SHALLOW = Augmentation(rotation=0.05)
+
+
+@pytest.fixture
+def features_folder(tmp_path):
+    return tmp_path / "features"
+
+
+@pytest.fixture
+def feature_store(features_folder) -> FeatureStore:
+    return FeatureStore(features_folder, 1 << 30)
+
+
+@pytest.fixture(scope="module")
+def cut_of(part):
+    return lambda n_unfrozen: cuts.cut_for_depth(part.trunk, n_unfrozen)
+
+
+@pytest.mark.parametrize("view", [UNTOUCHED, 0, 1])
+def test_stored_features_at_the_base_are_those_streamed_bit_for_bit(
+    part, images, feature_store, view
+):
+    rows = np.arange(len(images.keys))
+    stored = StoredFeatures(part, part.base_cut, images, feature_store, "float32")
+    streamed = StreamedFeatures(part, part.base_cut, images)
+    np.testing.assert_array_equal(stored.batch(view, rows), streamed.batch(view, rows))
+
+
+@pytest.mark.parametrize("view", [UNTOUCHED, 0, 1])
+@pytest.mark.parametrize("n_unfrozen", [20, 4, 0])
+def test_stored_features_of_any_rows_at_any_cut_are_those_streamed(
+    part, cut_of, images, feature_store, n_unfrozen, view
+):
+    cut = cut_of(n_unfrozen)
+    stored = StoredFeatures(part, cut, images, feature_store, "float32").batch(view, ROWS)
+    streamed = StreamedFeatures(part, cut, images).batch(view, ROWS)
+    assert stored.dtype == streamed.dtype == np.float32
+    assert stored.shape == (len(ROWS), *part.shape(cut))
+    assert stored.std(axis=0).mean() > 0.05  # images differ
+    # Equal to the bit where oneDNN computes; Eigen rounds otherwise in batches of other sizes.
+    np.testing.assert_allclose(stored, streamed, atol=1e-5)
+
+
+def test_views_differ_and_the_untouched_one_is_none_of_them(part, images, feature_store):
+    features = StoredFeatures(part, part.base_cut, images, feature_store, "float32")
+    found = {features.batch(view, ROWS).tobytes() for view in (UNTOUCHED, 0, 1)}
+    assert len(found) == 3
+
+
+def test_half_precision_is_close_and_comes_back_as_float32(part, cut_of, images, feature_store):
+    for cut in (part.base_cut, cut_of(4)):
+        full, half = (
+            StoredFeatures(part, cut, images, feature_store, dtype).batch(0, ROWS)
+            for dtype in ("float32", "float16")
+        )
+        assert half.dtype == np.float32
+        assert not np.array_equal(half, full)
+        np.testing.assert_allclose(half, full, atol=2e-3 * np.abs(full).max())
+
+
+def test_the_view_for_evaluation_keeps_full_precision(part, images, feature_store):
+    full, half = (
+        StoredFeatures(part, part.base_cut, images, feature_store, dtype).batch(UNTOUCHED, ROWS)
+        for dtype in ("float32", "float16")
+    )
+    np.testing.assert_array_equal(half, full)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_size_of_a_view_is_known_before_it_is_made(
+    part, images, feature_store, features_folder, dtype
+):
+    features = StoredFeatures(part, part.base_cut, images, feature_store, dtype)
+    promised = features.bytes_per_view
+    features.prepare(0)
+    (array,) = features_folder.glob("*.npy")
+    assert array.stat().st_size == promised + 128  # the header
+
+
+def test_a_derived_cut_is_made_from_the_base_that_others_share(
+    part, cut_of, images, feature_store, features_folder
+):
+    StoredFeatures(part, cut_of(4), images, feature_store, "float32").prepare(0)
+    assert len(list(features_folder.glob("*.json"))) == 2
+    StoredFeatures(part, cut_of(0), images, feature_store, "float32").prepare(0)
+    assert len(list(features_folder.glob("*.json"))) == 3
+
+
+@pytest.fixture(scope="module")
+def small_images() -> Images:
+    """For the tiny network: three images at 32 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    return Images(pixels, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("nothing", {}),
+        ("view", {"view": 1}),
+        ("seed", {"seed": 1}),
+        ("augmentation", {"augmentation": SHALLOW}),
+        ("weights", {"digest": "1" * 64}),
+        ("an image", {"keys": ["a", "b", "d"]}),
+        ("the order of the images", {"keys": ["b", "a", "c"]}),
+        ("precision", {"dtype": "float16"}),
+        ("depth of the study", {"deepest": 3}),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_features_are_made_anew_when_anything_they_depend_on_changes(
+    tiny_backbone, small_images, feature_store, features_folder, what, changes
+):
+    def prepare(**changed):
+        usual = {"view": 0, "seed": 0, "augmentation": Augmentation(), "digest": "0"}
+        usual |= {"keys": ["a", "b", "c"], "dtype": "float32", "deepest": 0}
+        now = usual | changed
+        backbone = replace(tiny_backbone, digest=now["digest"])
+        part = FrozenPart(backbone, now["augmentation"], now["seed"], now["deepest"])
+        images = Images(small_images.pixels, now["keys"])
+        last = len(part.trunk.layers) - 1
+        StoredFeatures(part, last, images, feature_store, now["dtype"]).prepare(now["view"])
+        return len(list(features_folder.glob("*.json")))
+
+    before = prepare()
+    assert (prepare(**changes) > before) == (what != "nothing")

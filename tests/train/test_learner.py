@@ -1,0 +1,325 @@
+import itertools
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from nutclf.config import Augmentation, Objective, Recipe
+from nutclf.model import cuts
+from nutclf.model.network import add_head, build_tail, predict
+from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
+from nutclf.train.learner import Examples, History, Learner, NonFiniteLoss
+from nutclf.train.store import FeatureStore
+from nutclf.train.views import UNTOUCHED
+
+N, WIDTH, N_CLASSES = 10, 8, 4
+LABELS = np.arange(N) % N_CLASSES
+RECIPE = Recipe(n_unfrozen=0, epochs=3, batch_size=4, lr_schedule="constant", learning_rate=1e-2)
+BEATS = Objective("best_valid_loss", "minimize").beats
+
+
+class Vectors:
+    """Features without a network: view v is the vectors plus v/10. Notes what it is asked for."""
+
+    def __init__(self, seed: int = 0):
+        self.vectors = np.random.default_rng(seed).normal(size=(N, WIDTH)).astype(np.float32)
+        self.asked: list[tuple[int, list[int]]] = []
+
+    def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
+        self.asked.append((view, rows.tolist()))
+        return self.vectors[rows] + np.float32(view / 10)
+
+
+@pytest.fixture
+def vectors() -> Vectors:
+    return Vectors()
+
+
+@pytest.fixture
+def tail() -> keras.Model:
+    return small_tail()
+
+
+def small_tail(seed: int = 0) -> keras.Model:
+    """The head behind one more layer that trains, as a backbone's last layer would."""
+    features = keras.Input((WIDTH,), name="features")
+    deep = keras.layers.Dense(
+        WIDTH, kernel_initializer=keras.initializers.GlorotUniform(9), name="deep"
+    )(features)
+    return keras.Model(features, add_head(deep, N_CLASSES, 0.5, seed), name="tail")
+
+
+def valid_of(vectors: np.ndarray, labels: np.ndarray = LABELS) -> tuple[np.ndarray, np.ndarray]:
+    return vectors, np.eye(N_CLASSES, dtype=np.float32)[labels]
+
+
+def play(
+    tail, recipe, features, *, rows=None, valid=None, n_views=2, seed=0, **callbacks
+) -> History:
+    """One fit; the valid split is another draw of vectors with the same labels."""
+    rows = np.arange(N) if rows is None else rows
+    callbacks.setdefault("better", BEATS)
+    return Learner(tail, 0, recipe, seed).fit(
+        Examples(features, features, rows, LABELS),
+        valid or valid_of(Vectors(1).vectors),
+        n_views=n_views,
+        **callbacks,
+    )
+
+
+def cross_entropy(y_prob: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(y_prob[np.arange(len(labels)), labels]).mean())
+
+
+def series(history: History, name: str) -> list[float]:
+    return [epoch[name] for epoch in history.epochs]
+
+
+# What an epoch sees
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_each_epoch_sees_each_row_once_in_the_view_of_its_number(tail, vectors, warmup_epochs):
+    play(tail, replace(RECIPE, warmup_epochs=warmup_epochs), vectors, n_views=4)
+    epochs = warmup_epochs + RECIPE.epochs
+    # And nothing is asked of a further epoch: nobody has prepared its view.
+    assert len(vectors.asked) == 3 * epochs
+    orders = []
+    for epoch in range(epochs):
+        views, batches = zip(*vectors.asked[3 * epoch : 3 * epoch + 3], strict=True)
+        assert views == (epoch % 4,) * 3
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert sorted(itertools.chain(*batches)) == list(range(N))
+        orders.append(batches)
+    assert len(set(map(str, orders))) == epochs  # another order each time
+
+
+def test_only_the_given_rows_are_learnt_from_and_a_large_batch_is_one_step(tail, vectors):
+    rows = np.array([1, 2, 3, 5, 7])
+    play(tail, replace(RECIPE, batch_size=64), vectors, rows=rows)
+    assert [batch for _, batch in vectors.asked] == [rows.tolist()] * RECIPE.epochs
+
+
+# What is recorded
+
+
+def test_the_weights_of_the_best_epoch_are_kept_and_give_its_figures(vectors):
+    recipe = replace(RECIPE, epochs=4, label_smoothing=0.2)
+    valid = valid_of(Vectors(1).vectors)
+    verdicts = iter([True, False, False])  # asked of epochs 2, 3, 4
+    tail = small_tail()
+    history = play(tail, recipe, vectors, valid=valid, better=lambda a, b: next(verdicts))
+    assert history.best_epoch == 2
+    assert history.best is history.epochs[1]
+    y_prob = predict(tail, valid[0])
+    assert history.best["valid_loss"] == pytest.approx(cross_entropy(y_prob, LABELS), abs=1e-6)
+    assert history.best["valid_accuracy"] == pytest.approx((y_prob.argmax(1) == LABELS).mean())
+    others = [loss for i, loss in enumerate(series(history, "valid_loss")) if i != 1]
+    assert all(abs(loss - history.best["valid_loss"]) > 1e-4 for loss in others)
+
+
+def test_an_objective_keeps_the_epoch_with_its_best_value(tail, vectors):
+    history = play(tail, replace(RECIPE, epochs=6, learning_rate=0.05), vectors)
+    losses = series(history, "valid_loss")
+    assert history.best_epoch == 1 + int(np.argmin(losses))
+    assert history.best_epoch < 6  # ten random vectors are learnt by heart: validation gets worse
+
+
+def test_a_learnt_by_heart_smoothed_target_still_reports_the_plain_loss(tail, vectors):
+    recipe = replace(RECIPE, epochs=25, label_smoothing=0.4, learning_rate=0.02)
+    valid = valid_of(vectors.vectors)
+    history = play(tail, recipe, vectors, valid=valid, n_views=1, better=lambda a, b: True)
+    last = history.epochs[-1]
+    assert last["valid_accuracy"] == 1.0
+    assert last["valid_loss"] == pytest.approx(cross_entropy(predict(tail, valid[0]), LABELS))
+    # The smoothed loss cannot fall below the entropy of (0.7, 0.1, 0.1, 0.1), which is 0.9404.
+    assert last["valid_loss"] < 0.7
+
+
+def test_the_recorded_rate_is_the_one_the_epoch_was_trained_with(tail, vectors):
+    # Too small a rate to gain anything: halved after every epoch that follows the first.
+    recipe = replace(RECIPE, lr_schedule="plateau", epochs=4, learning_rate=1e-9)
+    rates = series(play(tail, recipe, vectors), "learning_rate")
+    np.testing.assert_allclose(rates, [1e-9, 1e-9, 5e-10, 2.5e-10], rtol=1e-5)
+
+
+def test_on_epoch_hears_of_each_epoch_and_can_end_the_fit(tail, vectors):
+    heard = []
+
+    def stop_in_the_second(epoch, figures):
+        heard.append((epoch, sorted(figures)))
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(tail, RECIPE, vectors, on_epoch=stop_in_the_second)
+    names = ["learning_rate", "train_accuracy", "train_loss", "valid_accuracy", "valid_loss"]
+    assert heard == [(1, names), (2, names)]
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1])
+def test_the_same_seed_gives_the_same_history_and_another_one_does_not(vectors, warmup_epochs):
+    recipe = replace(RECIPE, warmup_epochs=warmup_epochs, epochs=2)
+    first, again, other = (
+        play(small_tail(), recipe, vectors, seed=seed).epochs for seed in (0, 0, 1)
+    )
+    assert again == first
+    assert other != first
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1])
+def test_a_second_fit_of_one_learner_starts_from_the_same_state(tail, vectors, warmup_epochs):
+    # Folds share a learner: a trace of one fold in the next would leak what was held out.
+    recipe = replace(RECIPE, warmup_epochs=warmup_epochs, lr_schedule="cosine")
+    learner = Learner(tail, 0, recipe, seed=0)
+    examples = Examples(vectors, vectors, np.arange(N), LABELS)
+    runs = [
+        learner.fit(examples, valid_of(Vectors(1).vectors), n_views=2, better=BEATS).epochs
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("where", ["train", "valid", "rate"])
+def test_a_loss_that_is_no_number_ends_the_fit(tail, vectors, where):
+    valid, recipe = valid_of(Vectors(1).vectors), RECIPE
+    if where == "train":
+        vectors.vectors[3, 3] = np.inf  # nan would not do: ReLU makes it 0
+    elif where == "valid":
+        valid[0][3, 3] = np.inf
+    else:
+        recipe = replace(RECIPE, learning_rate=1e38)
+    with pytest.raises(NonFiniteLoss):
+        play(tail, recipe, vectors, valid=valid)
+
+
+# What trains
+
+
+def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
+    return {weight.path: np.array(weight) for weight in model.weights}
+
+
+def moved(before: dict[str, np.ndarray], tail: keras.Model, by: float = 0) -> set[str]:
+    """Layers of which a weight has changed by more than `by`."""
+    now = weights_of(tail)
+    return {n.split("/")[0] for n, old in before.items() if np.abs(now[n] - old).max() > by}
+
+
+def test_warm_up_trains_the_head_alone_and_then_all_of_it_trains(tail, vectors):
+    before = weights_of(tail)
+    # After the warm-up, steps of 1e-12 move nothing that one could see.
+    recipe = replace(RECIPE, epochs=1, warmup_epochs=2, learning_rate=1e-12)
+    play(tail, recipe, vectors)
+    assert moved(before, tail, by=1e-9) == {"hidden", "probabilities"}
+
+    before = weights_of(tail)
+    play(tail, replace(recipe, warmup_epochs=1, learning_rate=1e-2), vectors)
+    assert moved(before, tail, by=1e-9) == {"deep", "hidden", "probabilities"}
+
+
+class Untouched(Vectors):
+    """Features of a network, the same in every view."""
+
+    def __init__(self, features: np.ndarray):
+        self.vectors, self.asked = features, []
+
+    def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
+        return self.vectors[rows]
+
+
+@pytest.fixture(scope="module")
+def fitted(part, few_images):
+    """The last 4 layers fitted on 8 images, frozen layers in the tail: before, tail, history."""
+    streamed = StreamedFeatures(part, part.base_cut, few_images)
+    features = streamed.batch(UNTOUCHED, np.arange(8))
+    tail = build_tail(part.trunk, part.base_cut, 4, N_CLASSES, 0.2, seed=0)
+    before = weights_of(tail)
+    recipe = Recipe(epochs=12, batch_size=4, lr_schedule="constant", learning_rate=3e-3)
+    untouched = Untouched(features)
+    history = Learner(tail, part.base_cut, recipe, seed=0).fit(
+        Examples(untouched, untouched, np.arange(8), few_images.labels),
+        valid_of(features, few_images.labels),
+        n_views=1,
+        better=BEATS,
+    )
+    return before, tail, history
+
+
+def test_eight_images_are_learnt_by_heart(fitted):
+    _, _, history = fitted
+    assert history.epochs[0]["valid_accuracy"] < 1
+    assert history.best["valid_accuracy"] == 1.0
+    assert history.best["valid_loss"] < 0.1
+
+
+def batch_norms(tail: keras.Model) -> list[keras.Layer]:
+    return [x for x in tail.layers if isinstance(x, keras.layers.BatchNormalization)]
+
+
+def test_no_statistics_of_a_batch_normalization_move(fitted):
+    before, tail, _ = fitted
+    norms = batch_norms(tail)
+    assert len(norms) == 7  # 3 in each of the blocks 15 and 16, and the last
+    for norm in norms:
+        for statistic in (norm.moving_mean, norm.moving_variance):
+            np.testing.assert_array_equal(np.array(statistic), before[statistic.path])
+
+
+def test_scales_and_shifts_train_where_unfrozen_and_only_there(fitted):
+    before, tail, _ = fitted
+    for norm in batch_norms(tail):
+        for weight in (norm.gamma, norm.beta):
+            same = np.array_equal(np.array(weight), before[weight.path])
+            assert same == (norm.name not in {"block_16_project_BN", "Conv_1_bn"}), weight.path
+
+
+def test_only_what_is_unfrozen_has_moved(fitted):
+    before, tail, _ = fitted
+    unfrozen = {"block_16_project_BN", "Conv_1", "Conv_1_bn", "hidden", "probabilities"}
+    assert moved(before, tail) == unfrozen
+
+
+def assert_cached_equals_uncached(part, images, few_images, store):
+    """Stored features at a late cut, against pixels and the whole network as the tail."""
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=1e-3)
+    histories, answers = [], []
+    for cached in (True, False):
+        cut = cuts.cut_for_depth(part.trunk, 4) if cached else 0
+        train, valid = (
+            StoredFeatures(part, cut, split, store, "float32")
+            if cached
+            else StreamedFeatures(part, cut, split)
+            for split in (images, few_images)
+        )
+        watched = valid.batch(UNTOUCHED, np.arange(8))
+        tail = build_tail(part.trunk, cut, 4, N_CLASSES, 0.5, seed=0)
+        history = Learner(tail, cut, recipe, seed=0).fit(
+            Examples(train, train, np.arange(20), images.labels),
+            valid_of(watched, few_images.labels),
+            n_views=2,
+            better=BEATS,
+        )
+        histories.append(history)
+        answers.append(predict(tail, watched))
+    for name in ("train_loss", "valid_loss"):
+        np.testing.assert_allclose(*(series(h, name) for h in histories), atol=1e-4)
+        assert len(set(series(histories[0], name))) == 2
+    assert histories[0].best_epoch == histories[1].best_epoch
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
+    assert answers[0].argmax(1).tolist() == answers[1].argmax(1).tolist()
+
+
+def test_a_cached_fit_equals_an_uncached_one(tiny_backbone, draw_images, tmp_path):
+    side = tiny_backbone.spec.image_size
+    images, few_images = draw_images(20, side, 0), draw_images(8, side, 1)
+    part = FrozenPart(tiny_backbone, Augmentation(), seed=0, deepest=4)
+    store = FeatureStore(tmp_path, 1 << 30)
+    assert_cached_equals_uncached(part, images, few_images, store)
+
+
+@pytest.mark.slow
+def test_a_cached_fit_of_mobilenet_equals_an_uncached_one(part, images, few_images, tmp_path):
+    store = FeatureStore(tmp_path, 1 << 30)
+    assert_cached_equals_uncached(part, images, few_images, store)

@@ -181,7 +181,7 @@ def open_store(folder: str):
     """The addresses of the records."""
     from nutclf.track.store import Store
 
-    return Store.at(WORKDIR / folder, os.environ)
+    return Store.at(WORKDIR / Path(folder).expanduser(), os.environ)
 
 
 def store_hint(store: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nutclf.config import SPLITS, Recipe, SearchSpace, StudyConfig
+from nutclf.config import OBJECTIVES, SPLITS, Recipe, SearchSpace, StudyConfig
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read when TensorFlow is imported, never afterwards
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -95,7 +95,8 @@ def tiny_config() -> StudyConfig:
         learning_rate=(1e-6, 1e38),  # at the upper end the loss is no number any more
     )
     baseline = Recipe(epochs=3, lr_schedule="cosine", learning_rate=1e-2)
-    return StudyConfig("tiny", "tiny", space, baseline=baseline, n_views=2)
+    valid = OBJECTIVES["valid"]
+    return StudyConfig("tiny", "tiny", space, valid, baseline=baseline, n_views=2)
 
 
 @pytest.fixture(scope="session")
@@ -285,10 +286,11 @@ def checkout(tmp_path_factory) -> Path:
 # Trial 0 takes one epoch, the others hundreds: time enough to stop one in the middle.
 _QUICK = '''"""A study for tests."""
 
-from nutclf.config import Recipe, SearchSpace, StudyConfig
+from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
 
 STUDY = StudyConfig(
     name="{name}",
+    objective=OBJECTIVES["valid"],
     backbone="{net}",
     space=SearchSpace(n_unfrozen=(0, 4), epochs=(1, 5000), lr_schedule=("constant",)),
     baseline=Recipe(epochs=1, lr_schedule="constant"),

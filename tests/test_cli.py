@@ -176,6 +176,11 @@ def test_predict_without_a_champion(refused, nuts):
     assert "make sweep" in sentence
 
 
+def test_a_tilde_is_the_home_of_the_person_also_where_the_shell_leaves_it(cli, nuts, tmp_path):
+    cli("predict", nuts / "valid", HOME=tmp_path, NUTCLF_STORE="~/records")
+    assert (tmp_path / "records" / "mlflow.db").exists()
+
+
 def test_promote_without_a_sweep(refused, nuts):
     sentence = refused("promote", "--study", "quick", "--data", nuts)
     assert "no finished run" in sentence

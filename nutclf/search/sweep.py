@@ -1,6 +1,7 @@
 """A sweep: trials until the study has as many results as were asked for."""
 
 import time
+import warnings
 from collections.abc import Callable
 
 import optuna
@@ -55,7 +56,10 @@ def sweep(
 def pruner_for(config: StudyConfig) -> optuna.pruners.BasePruner:
     """Paired scores of the same images call for Wilcoxon's test; learning curves for the median."""
     if config.objective.cross_validated:
-        return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=BLOCKS_PER_FOLD)
+        with warnings.catch_warnings():
+            # Its interface may change, and this project pins Optuna.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=BLOCKS_PER_FOLD)
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
 
 

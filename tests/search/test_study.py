@@ -8,14 +8,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nutclf.config import Augmentation, Objective, Recipe, SearchSpace, StudyConfig
+from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import SweepFailed, UserError
 from nutclf.search.space import suggest
 from nutclf.search.study import n_complete, open_study
 from nutclf.search.sweep import sweep
 from nutclf.search.trial import Outcome
 
-CONFIG = StudyConfig("paper", "mobilenetv2", SearchSpace(n_unfrozen=(0, 4, 11)))
+SPACE = SearchSpace(n_unfrozen=(0, 4, 11))
+CONFIG = StudyConfig("paper", "mobilenetv2", SPACE, OBJECTIVES["valid"])
 FACTS = {"data_fingerprint": "aa", "weights_digest": "bb"}
 
 

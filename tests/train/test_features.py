@@ -48,7 +48,7 @@ def test_stored_features_of_any_rows_at_any_cut_are_those_streamed(
     streamed = StreamedFeatures(part, cut, images).batch(view, ROWS)
     assert stored.dtype == streamed.dtype == np.float32
     assert stored.shape == (len(ROWS), *part.shape(cut))
-    assert stored.std(axis=0).mean() > 0.05  # images differ
+    assert stored.std(axis=0).mean() > 0.01  # images differ
     # Equal to the bit where oneDNN computes; Eigen rounds otherwise in batches of other sizes.
     np.testing.assert_allclose(stored, streamed, atol=1e-5)
 

@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
+from nutclf.errors import UserError
+from nutclf.train.learner import Learner
+from nutclf.train.store import FeatureStore
+from nutclf.train.workbench import Workbench
+
+CLASSES = ("almonds", "cashews", "pecans", "walnuts")
+RECIPE = Recipe(n_unfrozen=4, epochs=1, batch_size=8, lr_schedule="constant", warmup_epochs=1)
+STUDY = StudyConfig(
+    "test",
+    "tiny",
+    SearchSpace(n_unfrozen=(0, 4)),
+    OBJECTIVES["valid"],
+    baseline=RECIPE,
+    n_views=3,
+    feature_dtype="float32",
+)
+
+
+@pytest.fixture
+def features_folder(tmp_path):
+    return tmp_path / "features"
+
+
+@pytest.fixture
+def tiny_bench(tiny_backbone, draw_images, features_folder):
+    """A bench of the tiny network: `tiny_bench(store, backbone, say)`."""
+    side = tiny_backbone.spec.image_size
+    splits = {"train": draw_images(20, side, 0), "valid": draw_images(8, side, 1)}
+    plenty = FeatureStore(features_folder, 1 << 30)
+
+    def bench(store=plenty, backbone=tiny_backbone, say=lambda line: None) -> Workbench:
+        return Workbench(STUDY, backbone, CLASSES, splits, store, say)
+
+    return bench
+
+
+@pytest.fixture(scope="module")
+def mobilenet_bench(lively, images, few_images, tmp_path_factory) -> Workbench:
+    splits = {"train": images, "valid": few_images}
+    store = FeatureStore(tmp_path_factory.mktemp("features"), 1 << 30)
+    return Workbench(STUDY, lively, CLASSES, splits, store)
+
+
+@pytest.fixture(scope="module")
+def fitted(mobilenet_bench) -> Learner:
+    learner = mobilenet_bench.learner(replace(RECIPE, learning_rate=3e-3))
+    mobilenet_bench.fit(learner)
+    return learner
+
+
+def test_the_assembled_network_answers_like_the_tail(mobilenet_bench, fitted, few_images):
+    expected = mobilenet_bench.predict(fitted, "valid")
+    assert expected.std(axis=0).max() > 0.01  # images are told apart
+    whole, y_prob = mobilenet_bench.assemble(fitted)
+    np.testing.assert_allclose(y_prob, expected, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(whole(few_images.pixels)), expected, atol=1e-4)
+
+
+def test_the_network_is_assembled_anew_for_each_tail(mobilenet_bench, fitted):
+    other = mobilenet_bench.learner(replace(RECIPE, n_unfrozen=0), seed=5)
+    _, of_other = mobilenet_bench.assemble(other)
+    _, of_fitted = mobilenet_bench.assemble(fitted)
+    assert np.abs(of_other - of_fitted).max() > 0.01
+    np.testing.assert_allclose(of_other, mobilenet_bench.predict(other, "valid"), atol=1e-4)
+
+
+def test_a_tail_of_which_a_layer_is_not_taken_over_is_refused(tiny_bench):
+    def rename(layer):
+        config = layer.get_config()
+        name = "renamed" if layer.name == "hidden" else layer.name
+        return layer.__class__.from_config(config | {"name": name})
+
+    bench = tiny_bench()
+    learner = bench.learner(RECIPE)
+    renamed = keras.models.clone_model(learner.tail, clone_function=rename)
+    renamed.set_weights([2 * weight for weight in learner.tail.get_weights()])
+    learner.tail = renamed
+    with pytest.raises(RuntimeError, match="differs from the trained tail by"):
+        bench.assemble(learner)
+
+
+def test_stored_features_of_other_weights_are_noticed_in_assembling(tiny_bench, tiny_backbone):
+    bench = tiny_bench()
+    bench.assemble(bench.learner(RECIPE))
+    other = keras.models.clone_model(tiny_backbone.model)  # goes by the same digest
+    other.set_weights([weight + 0.1 for weight in tiny_backbone.model.get_weights()])
+    bench = tiny_bench(backbone=replace(tiny_backbone, model=other))
+    with pytest.raises(RuntimeError, match="differs from the trained tail by"):
+        bench.assemble(bench.learner(RECIPE))
+
+
+def test_a_bench_without_a_store_gives_the_same_fit(tiny_bench, features_folder):
+    losses, answers = [], []
+    for bench in (tiny_bench(), tiny_bench(None)):
+        learner = bench.learner(replace(RECIPE, learning_rate=0.03))
+        before = bench.predict(learner, "valid")
+        figures = bench.fit(learner).history.best
+        losses.append([figures["train_loss"], figures["valid_loss"]])
+        answers.append(bench.predict(learner, "valid"))
+        assert np.abs(answers[-1] - before).max() > 0.01  # something was learnt
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
+    # And only views that the fit saw were made: of three that may be drawn, those of two epochs, at
+    # the cut and pooled; and the untouched valid split.
+    assert len(list(features_folder.glob("*.json"))) == 2 * 2 + 1
+
+
+def test_a_store_too_small_is_said_and_features_come_from_pixels(tiny_bench, tmp_path):
+    said, folder = [], tmp_path / "small"
+    features = tiny_bench(FeatureStore(folder, 1000), say=said.append).features("train", 2)
+    features.prepare(0)
+    assert features.batch(0, np.arange(3)).shape[0] == 3
+    assert "more than the store may hold: training from pixels instead" in said[0]
+    assert not list(folder.iterdir())
+
+
+def test_predictions_are_those_of_the_rows_asked_for_in_their_order(tiny_bench):
+    bench = tiny_bench()
+    learner = bench.learner(RECIPE)
+    everyone = bench.predict(learner, "train")
+    assert everyone.shape == (20, 4)
+    rows = np.array([7, 0, 19])
+    np.testing.assert_allclose(bench.predict(learner, "train", rows), everyone[rows], atol=1e-6)
+
+
+def test_a_learner_starts_from_the_seed_of_the_study_unless_given_another(tiny_bench):
+    bench = tiny_bench()
+    default, study, other = (
+        bench.learner(RECIPE, seed).tail.get_layer("hidden").get_weights()[0]
+        for seed in (None, STUDY.seed, STUDY.seed + 1)
+    )
+    np.testing.assert_array_equal(default, study)
+    assert not np.array_equal(default, other)
+
+
+# 1 is a ReLU and so is 6, with no weights; 154 is the input; 155 layers there are not.
+@pytest.mark.parametrize("depth", [1, 6, 154, 155])
+def test_a_depth_that_trains_no_more_than_another_is_refused(lively, images, depth):
+    config = replace(STUDY, space=SearchSpace(n_unfrozen=(0, depth)))
+    with pytest.raises(UserError, match=rf"n_unfrozen \[{depth}\] of mobilenetv2-drawn"):
+        Workbench(config, lively, CLASSES, {"train": images, "valid": images}, None)
+
+
+def test_the_depth_of_the_baseline_is_checked_too(lively, images):
+    config = replace(STUDY, baseline=replace(RECIPE, n_unfrozen=6))
+    with pytest.raises(UserError, match=r"n_unfrozen \[6\]"):
+        Workbench(config, lively, CLASSES, {"train": images, "valid": images}, None)

@@ -1,5 +1,5 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, TRIALS, DATA, STORE, WEIGHTS, IMAGE, MODEL, PORT.
+# What a person sets: STUDY, NAME, TRIALS, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
@@ -9,6 +9,8 @@ DATA ?= auto
 STORE ?= mlruns
 WEIGHTS ?= pretrained
 MODEL ?= nutclf
+OBJECTIVE ?= auto
+FORCE ?=
 PORT ?= 5000
 
 BIN := .venv/bin
@@ -24,10 +26,10 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS DATA STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' --trials '$(TRIALS)' --data '$(DATA)' --weights '$(WEIGHTS)'
+	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' --trials '$(TRIALS)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)'
 
-promote: .venv ## Promote a study's best model again, by hand [STUDY DATA STORE]
-	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)'
+promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
+	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --force '$(FORCE)'
 
 predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [MODEL STORE]
 	@test -n "$(IMAGE)" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }

@@ -38,8 +38,7 @@ DataOption = Annotated[
 ObjectiveOption = Annotated[
     str,
     typer.Option(
-        help="cv (folds of the training split), valid (the published split), or auto: cv for "
-        "photographs, valid for drawings."
+        help="valid (the published split), cv (folds of the training split), or auto: the study's."
     ),
 ]
 StoreOption = Annotated[
@@ -65,14 +64,16 @@ def sweep(
 
     config = load_study(study, name)
     source = find_data(data)
-    config = with_objective(for_data(config, source.kind), objective, source.kind)
+    config = with_objective(for_data(config, source.kind), objective)
     places = Places(open_store(store), FEATURES, int(FEATURE_BUDGET_GB * 1e9))
     seed_everything(config.seed)
     run_sweep(config, source, places, trials, say, weights)
-    verdict = promote_best(places.store, EXPERIMENTS[source.kind], config, source)
+    experiment = EXPERIMENTS[source.kind]
+    verdict = promote_best(places.store, experiment, config, source)
+    model = "" if experiment == "nutclf" else f" MODEL={experiment}"
     say("")
     say(f"Look at it:   make ui{store_hint(store)}")
-    say(f"Use it:       make predict IMAGE=photo.jpg{store_hint(store)}   ({verdict.uri})")
+    say(f"Use it:       make predict IMAGE=photo.jpg{model}{store_hint(store)}   ({verdict.uri})")
 
 
 @app.command()
@@ -81,6 +82,9 @@ def promote(
     name: NameOption = "",
     data: DataOption = "auto",
     objective: ObjectiveOption = "auto",
+    force: Annotated[
+        str, typer.Option(help="Your reason to promote it whatever the comparison says.")
+    ] = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Register a study's best model; make it champion if it beats the present one."""
@@ -89,8 +93,8 @@ def promote(
 
     config = load_study(study, name)
     source = find_data(data)
-    config = with_objective(for_data(config, source.kind), objective, source.kind)
-    promote_best(open_store(store).prepare(), EXPERIMENTS[source.kind], config, source)
+    config = with_objective(for_data(config, source.kind), objective)
+    promote_best(open_store(store).prepare(), EXPERIMENTS[source.kind], config, source, force)
 
 
 @app.command()
@@ -127,7 +131,7 @@ def ui(
     serve_ui(address, port)
 
 
-def promote_best(store, experiment: str, config, source):
+def promote_best(store, experiment: str, config, source, force: str = ""):
     """Promotes, and prints the verdict."""
     from nutclf.data.folder import read_split
     from nutclf.track.promotion import Split, promote
@@ -136,8 +140,9 @@ def promote_best(store, experiment: str, config, source):
         loaded = read_split(source.folder, split, size)
         return Split(loaded.images, loaded.labels, loaded.paths)
 
+    fingerprint = source.folder.fingerprint
     verdict = promote(
-        store, experiment, config.name, config.objective, load_split, source.folder.fingerprint
+        store, experiment, config.name, config.objective, load_split, fingerprint, force
     )
     say("")
     say(verdict.reason)

@@ -208,7 +208,7 @@ class StudyConfig:
     name: str
     backbone: str
     space: SearchSpace
-    objective: Objective = OBJECTIVES["cv"]
+    objective: Objective = OBJECTIVES["valid"]
     baseline: Recipe = Recipe()
     augmentation: Augmentation = Augmentation()
     n_views: int | None = None

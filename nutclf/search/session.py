@@ -54,13 +54,10 @@ def for_data(config: StudyConfig, kind: str) -> StudyConfig:
     return replace(config, name=f"{config.name}-drawn", backbone=backbone)
 
 
-def with_objective(config: StudyConfig, objective: str, kind: str) -> StudyConfig:
-    """The study judged another way: "cv", "valid", or "auto", the study's own.
-
-    Drawn images are for a first look in minutes: "auto" judges them on the valid split.
-    """
+def with_objective(config: StudyConfig, objective: str) -> StudyConfig:
+    """The study judged another way: "cv", "valid", or "auto", the study's own."""
     if objective == "auto":
-        return config if kind == "photographs" else replace(config, objective=OBJECTIVES["valid"])
+        return config
     if objective not in OBJECTIVES:
         raise UserError(f"objective is {objective!r}; allowed: auto, {', '.join(OBJECTIVES)}.")
     return replace(config, objective=OBJECTIVES[objective])

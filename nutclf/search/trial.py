@@ -150,11 +150,11 @@ class TrialRunner:
     def _cross_validate(
         self, trial: optuna.Trial, run: Run, learner: Learner, spent: "Spent"
     ) -> dict[str, float]:
-        def report(accuracy: float, block: int) -> None:
-            trial.report(accuracy, block)
-            fold, last = divmod(block + 1, BLOCKS_PER_FOLD)
-            if last == 0 and trial.should_prune():
-                raise optuna.TrialPruned(f"poorer than the best after {fold} of the folds")
+        def report(fold: int, blocks: list[float]) -> None:
+            for number, accuracy in enumerate(blocks):
+                trial.report(accuracy, fold * BLOCKS_PER_FOLD + number)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"poorer than the best after fold {fold + 1}")
 
         found = cross_validate(self._bench, learner, self._folds, report)
         spent.add(found)

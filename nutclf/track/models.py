@@ -52,7 +52,7 @@ def load_metadata(store: Store, uri: str) -> dict[str, object]:
 
 def _signature(n_classes: int) -> ModelSignature:
     """uint8 only: pixels scaled to 0..1 are floats, and would otherwise be taken for darkness."""
-    pixels = TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3), name="pixels")
+    pixels = TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))
     probabilities = TensorSpec(np.dtype("float32"), (-1, n_classes))
     return ModelSignature(Schema([pixels]), Schema([probabilities]))
 

@@ -12,9 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from nutclf.config import Objective
 from nutclf.errors import UserError
-from nutclf.evaluate.comparison import compare
 from nutclf.evaluate.intervals import Rate
-from nutclf.evaluate.metrics import classification_metrics
 from nutclf.evaluate.predictions import prediction_table, read_predictions
 from nutclf.model.network import predict_pixels
 from nutclf.track.evaluation import FOLDER, write_evaluation
@@ -22,6 +20,7 @@ from nutclf.track.models import load_metadata, load_model
 from nutclf.track.registry import CHALLENGER, CHAMPION, Registry, best_run, model_uri
 from nutclf.track.runs import Run
 from nutclf.track.store import Store
+from nutclf.track.verdict import Candidate, Verdict, judge
 
 RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and the one reloaded
 
@@ -57,7 +56,7 @@ class Promotion:
       uri: what to load.
     """
 
-    version: str
+    version: int
     is_champion: bool
     reason: str
     test: Rate
@@ -71,6 +70,7 @@ def promote(
     objective: Objective,
     load_split: LoadSplit,
     fingerprint: str,
+    force: str = "",
 ) -> Promotion:
     """Registers a study's best model, and makes it champion if it beats the present one.
 
@@ -81,6 +81,7 @@ def promote(
       objective: what "best" is.
       load_split: opens the images; "test" is asked for once, and the opening is counted.
       fingerprint: of the data that `load_split` reads.
+      force: a person's reason to make the model champion whatever the comparison says.
 
     Raises:
       UserError: the study has no finished run, or was trained on other data.
@@ -103,18 +104,55 @@ def promote(
     classes = load_metadata(store, uri)["classes"]
     test = _test_predictions(store, run, uri, classes, load_split)
     version = registry.register(uri, run.run_id, _version_tags(found))
-    champion = registry.at(CHAMPION)
-    wins, reason = _verdict(store, registry, found, version, champion, objective, load_split)
+    before = registry.at(CHAMPION)
+    verdict = _verdict(store, registry, version, objective, load_split, force)
     right = Rate(int((test["y_true"] == test["y_pred"]).sum()), len(test))
-    reason = f"{reason} Test accuracy {right}."
-    registry.describe(version, reason, {"promotion": "champion" if wins else "challenger"})
-    if wins:
+    reason = _in_words(found, version, before, objective, verdict, right)
+    registry.describe(version, reason, _evidence_tags(verdict))
+    if verdict.wins:
         registry.point(CHAMPION, version)
+        _prove(store, f"models:/{experiment}@{CHAMPION}", run, load_split)
         if (challenger := registry.at(CHALLENGER)) and challenger.version == version.version:
             registry.drop(CHALLENGER)
     else:
         registry.point(CHALLENGER, version)
-    return Promotion(version.version, wins, reason, right, f"models:/{experiment}@{CHAMPION}")
+    return Promotion(
+        version.version, verdict.wins, reason, right, f"models:/{experiment}@{CHAMPION}"
+    )
+
+
+def _in_words(
+    found: MlflowRun,
+    version: ModelVersion,
+    before: ModelVersion | None,
+    objective: Objective,
+    verdict: Verdict,
+    right: Rate,
+) -> str:
+    """The decision as it stands in the version's description."""
+    if before is None or before.version == version.version:
+        did = "is champion:"
+    else:
+        verb = "replaces" if verdict.wins else "does not replace"
+        did = f"{verb} champion version {before.version}."
+    value = found.data.metrics[objective.metric]
+    who = f"{found.info.run_name} of study {found.data.tags['study_name']}"
+    return (
+        f"Version {version.version} ({who}, {objective.metric} {value:.4f}) {did} "
+        f"{verdict.reason} Test accuracy {right}."
+    )
+
+
+def _evidence_tags(verdict: Verdict) -> dict[str, str]:
+    tags = {"promotion": "champion" if verdict.wins else "challenger"}
+    if (seen := verdict.comparison) is None:
+        return tags
+    return tags | {
+        "comparison_n": str(seen.n),
+        "comparison_champion_only_right": str(seen.only_a),
+        "comparison_rival_only_right": str(seen.only_b),
+        "comparison_mcnemar_p": f"{seen.p_value:.4g}",
+    }
 
 
 def _test_predictions(
@@ -137,36 +175,30 @@ def _test_predictions(
 def _verdict(
     store: Store,
     registry: Registry,
-    found: MlflowRun,
     version: ModelVersion,
-    champion: ModelVersion | None,
     objective: Objective,
     load_split: LoadSplit,
-) -> tuple[bool, str]:
+    force: str,
+) -> Verdict:
     """Whether the model becomes champion, and why."""
-    value = found.data.metrics[objective.metric]
-    who = f"{found.info.run_name} of study {found.data.tags['study_name']}"
-    has = f"Version {version.version} ({who}, {objective.metric} {value:.4f})"
+    champion = registry.at(CHAMPION)
     if champion is None:
-        return True, f"{has} is champion: there was none before."
+        return Verdict(True, "there was none before.")
     if champion.version == version.version:
-        return True, f"{has} is champion already, and still the best of its study."
-    classes, theirs = (load_metadata(store, v.source)["classes"] for v in (version, champion))
-    if classes != theirs:
-        return False, (
-            f"{has} tells other classes apart than champion version {champion.version} "
-            f"({', '.join(theirs)}), so the two cannot be compared; move the alias by hand, or "
-            "keep the records of other classes in another STORE=."
-        )
-    metric = objective.by_epoch.removeprefix("valid_")
-    ours, theirs = (_valid_predictions(store, v, load_split) for v in (version, champion))
-    new, old = (classification_metrics(table, classes)[metric] for table in (ours, theirs))
-    wins = objective.better_than(new, old)
-    evidence = compare(ours, theirs, classes).sentence("the challenger", "the champion")
-    return wins, (
-        f"{has} {'replaces' if wins else 'does not replace'} champion version {champion.version}: "
-        f"valid {metric} {new:.4f} against {old:.4f} on the same images. {evidence}"
-    )
+        return Verdict(True, "it was before, and is still the best of its study.")
+    rival, present = (_candidate(store, registry, v, load_split) for v in (version, champion))
+    found = judge(rival, present, objective)
+    if force and not found.wins:
+        return Verdict(True, f"By force: {force} {found.reason}", found.comparison)
+    return found
+
+
+def _candidate(
+    store: Store, registry: Registry, version: ModelVersion, load_split: LoadSplit
+) -> Candidate:
+    classes = load_metadata(store, version.source)["classes"]
+    out_of_fold = stored_predictions(Run(registry.client, version.run_id), "cv")
+    return Candidate(version, classes, out_of_fold, _valid_predictions(store, version, load_split))
 
 
 def _valid_predictions(store: Store, version: ModelVersion, load_split: LoadSplit) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """Runs in MLflow: one a study, and one a trial, its child."""
 
+import getpass
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -162,15 +164,20 @@ def trial_run(parent: Run, name: str, number: int, tags: Mapping[str, str]) -> R
 
 def source_tags() -> dict[str, str]:
     """Which code made a run: commit, whether files differed from it, and who ran it."""
-    import getpass
-
-    tags = {MLFLOW_SOURCE_NAME: "nutclf", MLFLOW_USER: getpass.getuser()}
+    tags = {MLFLOW_SOURCE_NAME: "nutclf", MLFLOW_USER: _user()}
     here = Path(__file__).parent
     commit = _git("rev-parse", "HEAD", cwd=here)
     if commit is None:
         return tags | {"git_dirty": "unknown"}
     changed = _git("status", "--porcelain", "--untracked-files=no", cwd=here)
     return tags | {MLFLOW_GIT_COMMIT: commit, "git_dirty": str(bool(changed)).lower()}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        return str(os.getuid())
 
 
 def _git(*arguments: str, cwd: Path) -> str | None:

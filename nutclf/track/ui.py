@@ -13,7 +13,9 @@ def study_links(store: Store, port: int) -> list[tuple[str, str]]:
     """Name of each study, and the address of its trials in the UI, the best first."""
     client = store.client()
     experiments = [e.experiment_id for e in client.search_experiments()]
-    studies = client.search_runs(experiments, "tags.kind = 'study'")
+    studies = client.search_runs(
+        experiments, "tags.kind = 'study' AND params.`objective.metric` != ''"
+    )
     return [(run.data.tags["study_name"], _trials_address(run, port)) for run in studies]
 
 

@@ -2,7 +2,9 @@
 
     python -m nutclf.train.pretrain
 
-RESULTS
+The committed file came from one run with the defaults below: 23 minutes on 2 busy cores (19 of
+processor time), 961,851 bytes. On 1000 shapes it had not seen it names the outline of 0.66 (of 15
+kinds), the texture of 0.33 (of 8) and the hue of 0.89.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import tensorflow as tf
 
 import nutclf.model
 from nutclf.data.shapes import N_LABELS, draw_shape
+from nutclf.model import cuts
 from nutclf.model.backbones import find_spec
 from nutclf.model.half_precision import save_half_precision
 from nutclf.model.network import scaling_layer
@@ -40,9 +43,6 @@ class Pretraining:
       batch_size: pictures a step.
       learning_rate: AdamW's, falling to 0 along half a cosine.
       label_smoothing: probability mass spread evenly over all labels.
-      exits: inner layers of the backbone that must name the shapes as well. Their short way to the
-        loss teaches the early layers textures; without them the network still guessed textures
-        (0.14) after 750 steps, with them it told 0.21 after 600 (chance is 0.125).
       seed: of the drawings (validation takes the next), the initial weights and the order.
     """
 
@@ -52,7 +52,6 @@ class Pretraining:
     batch_size: int = 32
     learning_rate: float = 4e-3
     label_smoothing: float = 0.05
-    exits: tuple[str, ...] = ("block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu")
     seed: int = 0
 
 
@@ -75,7 +74,7 @@ def pretrain(
     train = _draw(settings.n_train, settings.seed)
     valid = _draw(settings.n_valid, settings.seed + 1)
     backbone = build()
-    model = _with_heads(backbone, settings.exits)
+    model = _with_heads(backbone)
     steps = settings.n_train // settings.batch_size
     _compile(model, settings, steps)
     model.fit(
@@ -85,9 +84,7 @@ def pretrain(
         shuffle=False,  # the batches come shuffled; Keras would warn
         verbose=verbose,
     )
-    figures = model.evaluate(
-        valid[0], _by_head(valid[1], settings.exits), verbose=0, return_dict=True
-    )
+    figures = model.evaluate(valid[0], _by_task(valid[1]), verbose=0, return_dict=True)
     return backbone, {task: float(figures[f"{task}_accuracy"]) for task in _TASKS}
 
 
@@ -98,22 +95,17 @@ def _draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([picture for picture, _ in drawn]), np.stack([labels for _, labels in drawn])
 
 
-def _with_heads(backbone: keras.Model, exits: Sequence[str]) -> keras.Model:
-    """Raw pixels to logits: heads called by task at the end, `<task>_<i>` at the i-th exit."""
+def _with_heads(backbone: keras.Model) -> keras.Model:
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = _BATCH_NORM_MOMENTUM
-    tapped = keras.Model(
-        backbone.input, [backbone.output, *(backbone.get_layer(name).output for name in exits)]
-    )
     pixels = keras.Input(backbone.input_shape[1:], name="pixels")
-    logits = {}
-    for i, features in enumerate(tapped(scaling_layer(find_spec(BACKBONE))(pixels))):
-        pooled = keras.layers.GlobalAveragePooling2D()(features)
-        for task, width in zip(_TASKS, N_LABELS, strict=True):
-            name = f"{task}_{i}" if i else task
-            logits[name] = keras.layers.Dense(width, name=name)(pooled)
-    return keras.Model(pixels, logits)
+    pooled = cuts.trunk(backbone)(scaling_layer(find_spec(BACKBONE))(pixels))
+    heads = {
+        task: keras.layers.Dense(width, name=task)(pooled)
+        for task, width in zip(_TASKS, N_LABELS, strict=True)
+    }
+    return keras.Model(pixels, heads)
 
 
 def _compile(model: keras.Model, settings: Pretraining, steps: int) -> None:
@@ -125,19 +117,18 @@ def _compile(model: keras.Model, settings: Pretraining, steps: int) -> None:
     )
     model.compile(
         keras.optimizers.AdamW(rate, weight_decay=0.02),
-        loss={name: loss for name in model.output_names},
+        loss={task: loss for task in _TASKS},
         metrics={task: ["accuracy"] for task in _TASKS},
         jit_compile=False,  # measured 20 times slower on a processor
     )
 
 
-def _by_head(labels: np.ndarray, exits: Sequence[str]) -> dict[str, np.ndarray]:
-    """One-hot labels a head, float32 [N, width], from indices [N, 3]."""
-    targets = {}
-    for task, width, column in zip(_TASKS, N_LABELS, labels.T, strict=True):
-        one_hot = np.eye(width, dtype=np.float32)[column]
-        targets |= {f"{task}_{i}" if i else task: one_hot for i in range(len(exits) + 1)}
-    return targets
+def _by_task(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """One-hot labels a task, float32 [N, width], from indices [N, 3]."""
+    return {
+        task: np.eye(width, dtype=np.float32)[column]
+        for task, width, column in zip(_TASKS, N_LABELS, labels.T, strict=True)
+    }
 
 
 def _batches(
@@ -151,7 +142,7 @@ def _batches(
             rows = order[start : start + settings.batch_size]
             turned = [np.rot90(picture, rng.integers(4)) for picture in pictures[rows]]
             mirrored = [picture[:: rng.choice((-1, 1))] for picture in turned]
-            yield np.stack(mirrored), _by_head(labels[rows], settings.exits)
+            yield np.stack(mirrored), _by_task(labels[rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

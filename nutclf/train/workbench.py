@@ -24,6 +24,7 @@ from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
 ASSEMBLY_TOLERANCE = 1e-4
+_WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,10 @@ class Workbench:
             train.labels,
         )
         for view in range(min(self.config.views, learner.n_epochs)):
+            began = time.perf_counter()
             examples.prepare(view)
+            if (seconds := time.perf_counter() - began) > _WORTH_SAYING_S:
+                self._say(f"features of view {view + 1} of {self.config.views}: {seconds:.0f} s")
         one_hot = np.eye(len(self.classes), dtype=np.float32)
         watched = self._untouched("valid", learner.cut), one_hot[valid.labels]
         featured = time.perf_counter()

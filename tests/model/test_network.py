@@ -33,7 +33,7 @@ def changed(tail: keras.Model) -> keras.Model:
     """As if trained: every weight that may train is moved, at random."""
     rng = np.random.default_rng(1)
     for weight in tail.trainable_weights:
-        weight.assign(np.array(weight) * rng.uniform(0.8, 1.2, weight.shape))
+        weight.assign(np.array(weight) * rng.uniform(1, 3, weight.shape))
     return tail
 
 

@@ -15,7 +15,7 @@ from nutclf.model.half_precision import save_half_precision
 from nutclf.train import pretrain
 from nutclf.train.pretrain import Pretraining
 
-TINY = Pretraining(n_train=34, n_valid=8, epochs=2, batch_size=16, exits=("inner",))
+TINY = Pretraining(n_train=34, n_valid=8, epochs=2, batch_size=16)
 # Keras hands NumPy an `__array__` without `copy` whenever it saves weights.
 keras_saves = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -24,7 +24,7 @@ def small_network(*_):
     """Four layers instead of 154, whose graph takes ten seconds to trace."""
     pixels = keras.Input((96, 96, 3))
     hidden = keras.layers.Conv2D(8, 5, strides=4)(pixels)
-    hidden = keras.layers.BatchNormalization(name="inner")(hidden)
+    hidden = keras.layers.BatchNormalization()(hidden)
     return keras.Model(pixels, keras.layers.ReLU()(hidden))
 
 

@@ -2,9 +2,10 @@
 
     python -m nutclf.train.pretrain
 
-The committed file came from one run with the defaults below: 23 minutes on 2 busy cores (19 of
-processor time), 961,851 bytes. On 1000 shapes it had not seen it names the outline of 0.66 (of 15
-kinds), the texture of 0.33 (of 8) and the hue of 0.89.
+The committed file, 961,851 bytes, came from one run with the defaults: 23 minutes on 2 busy cores.
+Of 1000 shapes it had not seen it names the outline of 0.66 (13 kinds), the texture of 0.33 (8) and
+the hue of 0.89 (8). A logistic regression on its frozen features tells 0.47 of 200 drawn test nuts
+(valid 0.53), and 0.17 on those of random weights.
 """
 
 import argparse

@@ -1,15 +1,21 @@
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
+from nutclf.data.reader import read_image
 from nutclf.errors import UserError
+from nutclf.model.backbones import load_backbone
 from nutclf.train.learner import Learner
 from nutclf.train.store import FeatureStore
-from nutclf.train.workbench import Workbench
+from nutclf.train.workbench import LabelledImages, Workbench
 
+# Read here: no test sees the settings of the person who runs it.
+DATA, WEIGHTS = os.environ.get("NUTCLF_DATA"), os.environ.get("NUTCLF_WEIGHTS")
 CLASSES = ("almonds", "cashews", "pecans", "walnuts")
 RECIPE = Recipe(n_unfrozen=4, epochs=1, batch_size=8, lr_schedule="constant", warmup_epochs=1)
 STUDY = StudyConfig(
@@ -152,3 +158,25 @@ def test_the_depth_of_the_baseline_is_checked_too(lively, images):
     config = replace(STUDY, baseline=replace(RECIPE, n_unfrozen=6))
     with pytest.raises(UserError, match=r"n_unfrozen \[6\]"):
         Workbench(config, lively, CLASSES, {"train": images, "valid": images}, None)
+
+
+@pytest.mark.photographs
+@pytest.mark.skipif(
+    not (DATA and WEIGHTS), reason="NUTCLF_DATA and NUTCLF_WEIGHTS are not both set"
+)
+def test_photographs_through_the_published_network_assemble_like_their_tail(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUTCLF_WEIGHTS", WEIGHTS)
+    files = sorted(Path(DATA, "valid").glob("*/*"))[::7]
+    pixels = np.stack([read_image(file, 224) for file in files])
+    split = LabelledImages(pixels, list(map(str, files)), np.arange(len(files)) % 4, files)
+    bench = Workbench(
+        STUDY,
+        load_backbone("mobilenetv2"),
+        CLASSES,
+        {"train": split, "valid": split},
+        FeatureStore(tmp_path, 1 << 30),
+    )
+    learner = bench.learner(RECIPE)
+    bench.fit(learner)
+    _, y_prob = bench.assemble(learner)  # raises where it differs from the tail
+    assert y_prob.std(axis=0).max() > 0.01

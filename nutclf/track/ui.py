@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from nutclf.track.runs import quoted
 from nutclf.track.store import Store
@@ -29,7 +29,8 @@ def _trials_address(study, port: int) -> str:
             "orderByKey": f"metrics.`{params['objective.metric']}`",
             "orderByAsc": str(params["objective.direction"] == "minimize").lower(),
             "startTime": "ALL",
-        }
+        },
+        quote_via=quote,  # the page would show a plus as a plus
     )
     return f"http://127.0.0.1:{port}/#/experiments/{study.info.experiment_id}/runs?{query}"
 

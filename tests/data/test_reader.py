@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import threading
-import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -315,11 +314,10 @@ def test_random_damage_never_raises_anything_else(kind):
         assert pixels.shape == (8, 8, 3)
 
 
-def test_a_decompression_bomb_is_refused_from_its_header_in_milliseconds():
-    start = time.perf_counter()
+def test_a_decompression_bomb_is_refused_from_its_header():
     with pytest.raises(UnreadableImage, match="100,000,000 pixels"):
+        # Nothing behind the header: whoever tries to decode it finds a truncated file instead.
         decode(png(30_000, 30_000))
-    assert time.perf_counter() - start < 0.1
 
 
 def test_the_limit_on_pixels_is_exact_and_below_it_pillow_does_not_warn():

@@ -1,5 +1,4 @@
 import io
-import time
 
 import numpy as np
 import pandas as pd
@@ -151,13 +150,3 @@ def test_reliability_shows_the_error_and_the_filled_bins():
     points = figure.axes[0].lines[1].get_xydata()
     assert points == pytest.approx(np.array([[0.65, 0.5], [0.95, 0.75]]))
     assert "error 0.175 on 8 images" in figure.texts[1].get_text()  # (0.15 + 0.2) / 2
-
-
-def test_a_figure_is_drawn_in_a_fraction_of_a_second():
-    png(confusion_figure(np.eye(10), NUTS, "warm-up"))
-    times = []
-    for _ in range(3):
-        start = time.process_time()  # of this process: other work on the machine does not count
-        png(confusion_figure(np.eye(10), NUTS, "timed"))
-        times.append(time.process_time() - start)
-    assert min(times) < 0.6  # 0.25 s measured on an idle 2-core machine

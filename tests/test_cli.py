@@ -337,6 +337,8 @@ def test_a_signal_ends_a_sweep_and_keeps_what_is_finished(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that run in the background inherit an ignored SIGINT, and pass it on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as process:
         try:
             in_second_trial(copy, time.monotonic() + 120)

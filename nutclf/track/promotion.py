@@ -130,8 +130,10 @@ def _in_words(
     right: Rate,
 ) -> str:
     """The decision as it stands in the version's description."""
-    if before is None or before.version == version.version:
+    if before is None:
         did = "is champion:"
+    elif before.version == version.version:
+        did = "is champion already:"
     else:
         verb = "replaces" if verdict.wins else "does not replace"
         did = f"{verb} champion version {before.version}."
@@ -185,7 +187,7 @@ def _verdict(
     if champion is None:
         return Verdict(True, "there was none before.")
     if champion.version == version.version:
-        return Verdict(True, "it was before, and is still the best of its study.")
+        return Verdict(True, "still the best of its study.")
     rival, present = (_candidate(store, registry, v, load_split) for v in (version, champion))
     found = judge(rival, present, objective)
     if force and not found.wins:

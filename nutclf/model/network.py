@@ -131,7 +131,8 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.
 
 def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call."""
-    return whole.predict(pixels, batch_size=batch_size, verbose=0)
+    starts = range(0, len(pixels), batch_size)
+    return np.concatenate([whole.predict_on_batch(pixels[i : i + batch_size]) for i in starts])
 
 
 def parameter_counts(model: keras.Model) -> dict[str, int]:

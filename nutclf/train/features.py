@@ -12,7 +12,7 @@ import tensorflow as tf
 from nutclf.config import Augmentation
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
-from nutclf.model.prefix import BATCH_SIZE, Prefix, cut_to_cut, pixels_to_cut
+from nutclf.model.prefix import BATCH_SIZE, Prefix, compiler, cut_to_cut, pixels_to_cut
 from nutclf.train.store import FeatureStore
 from nutclf.train.views import UNTOUCHED, Augmenter
 
@@ -84,6 +84,7 @@ class FrozenPart:
             "seed": self.seed,
             "augmentation": vars(self.augmentation),
             "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+            "compiler": compiler(),
         }
 
 

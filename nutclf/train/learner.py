@@ -34,20 +34,15 @@ class Examples:
 
     Attributes:
       at_cut: features of one split's images where the tail begins.
-      pooled: their pooled features, which the head warms up on.
+      pooled: their pooled features, which the head warms up on; None where nothing warms up.
       rows: which images, int64 [n].
       labels: class of every image of the split (not of `rows` only), int64 [N].
     """
 
     at_cut: Features
-    pooled: Features
+    pooled: Features | None
     rows: np.ndarray
     labels: np.ndarray
-
-    def prepare(self, view: int) -> None:
-        """Makes the features of a view now, if they are not there yet."""
-        self.at_cut.prepare(view)
-        self.pooled.prepare(view)
 
 
 @dataclass(frozen=True)
@@ -82,12 +77,12 @@ class Learner:
 
     Attributes:
       tail: holds the weights of the last fit's best epoch.
-      cut: as given.
+      cut, recipe: as given.
       n_epochs: passes over the examples, warm-up included.
     """
 
     def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
-        self.tail, self.cut, self._recipe, self._seed = tail, cut, recipe, seed
+        self.tail, self.cut, self.recipe, self._seed = tail, cut, recipe, seed
         self.n_epochs = recipe.warmup_epochs + recipe.epochs
         self._models = [_compiled(self.tail, recipe, recipe.learning_rate)]
         if recipe.warmup_epochs:
@@ -119,7 +114,7 @@ class Learner:
         """
         for variable, value in self._initial:
             variable.assign(value)
-        recipe, steps = self._recipe, math.ceil(len(train.rows) / self._recipe.batch_size)
+        recipe, steps = self.recipe, math.ceil(len(train.rows) / self.recipe.batch_size)
         if recipe.warmup_epochs:
             # A random head would wreck the layers below it: it learns first, alone, on vectors.
             self._models[1].fit(
@@ -157,7 +152,7 @@ class Learner:
         """
         one_hot, size = (
             np.eye(self.tail.output_shape[-1], dtype=np.float32),
-            self._recipe.batch_size,
+            self.recipe.batch_size,
         )
         for epoch in epochs:
             order = np.random.default_rng((self._seed, epoch)).permutation(train.rows)

@@ -78,9 +78,12 @@ class Augmenter:
         return self._graph(pixels, seeds).numpy()
 
     def _batch(self, pixels: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        return tf.map_fn(
-            lambda one: _augment(self._layers, *one), (pixels, seeds), fn_output_signature=tf.uint8
+        changed = tf.map_fn(
+            lambda one: _augment(self._layers, *one),
+            (tf.cast(pixels, tf.float32), seeds),
+            fn_output_signature=tf.float32,
         )
+        return tf.cast(tf.clip_by_value(tf.round(changed), 0, 255), tf.uint8)
 
 
 def _layers(augmentation: Augmentation, size: int) -> list[keras.Layer]:
@@ -97,12 +100,12 @@ def _layers(augmentation: Augmentation, size: int) -> list[keras.Layer]:
 
 
 def _augment(layers: list[keras.Layer], image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Applies `layers` to one uint8 image [S, S, 3] and rounds back to uint8."""
-    image, source = tf.cast(image, tf.float32), _PureSeed(seed)
+    """Applies `layers` to one image [S, S, 3], float32 0..255."""
+    source = _PureSeed(seed)
     for layer in layers:
         if isinstance(layer, keras.layers.Resizing):
             image = layer(image)
         else:
             change = layer.get_random_transformation(image, training=True, seed=source)
             image = layer.transform_images(image, change, training=True)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+    return image

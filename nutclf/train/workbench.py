@@ -113,22 +113,16 @@ class Workbench:
         """
         started = time.perf_counter()
         train, valid = self.splits["train"], self.splits["valid"]
-        examples = Examples(
-            self.features("train", learner.cut),
-            self.features("train", len(self._part.trunk.layers) - 1),
-            np.arange(len(train.labels)) if rows is None else rows,
-            train.labels,
-        )
-        for view in range(min(self.config.views, learner.n_epochs)):
-            began = time.perf_counter()
-            examples.prepare(view)
-            if (seconds := time.perf_counter() - began) > _WORTH_SAYING_S:
-                self._say(f"features of view {view + 1} of {self.config.views}: {seconds:.0f} s")
+        at_cut, warmup = self.features("train", learner.cut), learner.recipe.warmup_epochs
+        pooled = self.features("train", len(self._part.trunk.layers) - 1) if warmup else None
+        for epoch in range(learner.n_epochs):
+            self._prepare(pooled if epoch < warmup else at_cut, epoch % self.config.views)
+        chosen = np.arange(len(train.labels)) if rows is None else rows
         one_hot = np.eye(len(self.classes), dtype=np.float32)
         watched = self._untouched("valid", learner.cut), one_hot[valid.labels]
         featured = time.perf_counter()
         history = learner.fit(
-            examples,
+            Examples(at_cut, pooled, chosen, train.labels),
             watched,
             n_views=self.config.views,
             better=self.config.objective.beats,
@@ -175,6 +169,13 @@ class Workbench:
             "more than the store may hold: training from pixels instead, slower"
         )
         return StreamedFeatures(self._part, cut, images)
+
+    def _prepare(self, features: Features, view: int) -> None:
+        """Makes a view now, if it is not there yet, and says so where a person would wait."""
+        began = time.perf_counter()
+        features.prepare(view)
+        if (seconds := time.perf_counter() - began) > _WORTH_SAYING_S:
+            self._say(f"features of view {view + 1} of {self.config.views}: {seconds:.0f} s")
 
     def _untouched(self, split: str, cut: int, rows: np.ndarray | None = None) -> np.ndarray:
         rows = np.arange(len(self.splits[split].labels)) if rows is None else rows

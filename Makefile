@@ -1,16 +1,19 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, TRIALS, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT.
+# What a person sets: STUDY, NAME, BACKBONE, TRIALS, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
 NAME ?=
+BACKBONE ?= mobilenetv2
 TRIALS ?= 20
 DATA ?= auto
 STORE ?= mlruns
 WEIGHTS ?= pretrained
 MODEL ?= nutclf
 OBJECTIVE ?= auto
+WORKERS ?= 1
 FORCE ?=
+FIX ?=
 PORT ?= 5000
 
 BIN := .venv/bin
@@ -20,13 +23,13 @@ GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep promote predict ui test test-all check format clean lock
+.PHONY: help sweep promote predict ui audit ladder doctor bench test test-all check format clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS DATA STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' --trials '$(TRIALS)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)'
+sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS DATA WORKERS STORE]
+	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' --trials '$(TRIALS)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)'
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
 	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --force '$(FORCE)'
@@ -37,6 +40,15 @@ predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [
 
 ui: .venv ## Open the MLflow UI on the records [PORT STORE]
 	@$(NUTCLF) ui --port '$(PORT)'
+
+audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
+	@$(NUTCLF) audit --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)'
+
+ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
+	@$(NUTCLF) ladder --backbone '$(BACKBONE)' --data '$(DATA)'
+
+doctor: .venv ## What kills, moves and damages left behind, found; repaired with FIX=1 [STORE]
+	@$(NUTCLF) doctor $(if $(FIX),--fix)
 
 test: .venv ## The quick tests
 	$(BIN)/python -m pytest -m 'not slow'
@@ -52,6 +64,10 @@ check: .venv ## Lint, format and all tests: what CI runs
 format: .venv ## Put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv ## Speed, side by side with the usual way: DATA=folder, an hour on an idle machine
+	@test -d "$(DATA)" || { echo 'Name a folder of photographs: make bench DATA=folder' >&2; exit 2; }
+	@for part in speed growth where precision; do $(BIN)/python -m benchmarks.$$part '$(DATA)' || exit; done
 
 clean: ## Empty the feature store and the caches; records and data stay
 	rm -rf .cache .pytest_cache .ruff_cache

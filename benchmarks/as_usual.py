@@ -14,8 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
-from recipes import RECIPES
 
+from benchmarks.recipes import RECIPES
 from nutclf.config import Augmentation, Recipe
 from nutclf.model.backbones import load_backbone
 
@@ -95,4 +95,5 @@ def main() -> None:
         print(json.dumps({"valid_accuracy": accuracy, "seconds": seconds}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

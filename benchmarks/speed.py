@@ -11,11 +11,8 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from recipes import RECIPES
-
-HERE = Path(__file__).parent
+from benchmarks.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -40,21 +37,20 @@ class Side:
         return sorted(seconds[1:])[len(seconds[1:]) // 2]
 
 
-def measure(script: str, *arguments: str) -> Side:
-    """Runs a script of this folder to its end; passes on what it prints, as it comes."""
-    command = [sys.executable, str(HERE / script), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+def measure(module: str, *arguments: str) -> Side:
+    """Runs a module of this folder to its end; passes on what it prints, as it comes."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     started, trials = time.perf_counter(), []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         for line in process.stdout:
             trials.append(json.loads(line))
-            print(f"  {script} {line.strip()}", flush=True)
+            print(f"  {module} {line.strip()}", flush=True)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{script} ended with exit code {process.returncode}")
+        raise SystemExit(f"{module} ended with exit code {process.returncode}")
     wall = time.perf_counter() - started
     return Side(trials, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
 
@@ -88,9 +84,10 @@ def main() -> None:
     """Measures both sides and prints the table."""
     data, last = sys.argv[1], str(len(RECIPES))
     with tempfile.TemporaryDirectory() as scratch:
-        ours = measure("ours.py", data, scratch, "0", last)
-    usual = measure("as_usual.py", data, "0", last)
+        ours = measure("ours", data, scratch, "0", last)
+    usual = measure("as_usual", data, "0", last)
     print(table(ours, usual))
 
 
-main()
+if __name__ == "__main__":
+    main()

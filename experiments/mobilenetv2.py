@@ -7,10 +7,18 @@ from nutclf.config import SearchSpace, StudyConfig
 
 # 4 is the published depth (743,306 trainable parameters); the others begin a block of the network,
 # so each has all of a block's layers, and only what enters that block has to be kept.
-DEPTHS = (0, 4, 11, 20, 29, 38, 47, 56)
+DEPTHS = (0, 4, 11, 20, 29, 56)
 
 STUDY = StudyConfig(
     name="mobilenetv2",
     backbone="mobilenetv2",
-    space=SearchSpace(n_unfrozen=DEPTHS),
+    space=SearchSpace(
+        n_unfrozen=DEPTHS,
+        epochs=(3, 9),
+        warmup_epochs=(0, 8),
+        label_smoothing=(0.0, 0.1),
+        weight_decay=(0.0, 0.01),
+    ),
+    # A warm-up of the head sees the first eight again: nine are enough for the longest training.
+    n_views=9,
 )

@@ -4,7 +4,6 @@ Heavy libraries are imported inside the verbs: help must answer at once.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from nutclf.errors import SweepFailed, UserError
+from nutclf.search.signals import hear_signals_once
 
 WORKDIR = Path(__file__).parents[1]
 FEATURES = WORKDIR / ".cache" / "features"
@@ -57,17 +57,17 @@ def sweep(
     weights: Annotated[
         str, typer.Option(help="pretrained, or random to try the machinery without weights.")
     ] = "pretrained",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the study.")] = 1,
 ) -> None:
     """Search the recipe, record every trial, and promote the best model."""
     quiet()
-    from nutclf.search.session import EXPERIMENTS, Places, for_data, run_sweep, with_objective
+    from nutclf.search.places import Places
+    from nutclf.search.session import EXPERIMENTS
+    from nutclf.search.workers import run_workers
 
-    config = load_study(study, name)
-    source = find_data(data)
-    config = with_objective(for_data(config, source.kind), objective)
+    config, source = open_study_on_data(study, name, data, objective)
     places = Places(open_store(store), FEATURES, int(FEATURE_BUDGET_GB * 1e9))
-    seed_everything(config.seed)
-    run_sweep(config, source, places, trials, say, weights)
+    run_workers(workers, work, (config, source, places, trials, weights), say)
     experiment = EXPERIMENTS[source.kind]
     verdict = promote_best(places.store, experiment, config, source)
     model = "" if experiment == "nutclf" else f" MODEL={experiment}"
@@ -89,11 +89,9 @@ def promote(
 ) -> None:
     """Register a study's best model; make it champion if it beats the present one."""
     quiet()
-    from nutclf.search.session import EXPERIMENTS, for_data, with_objective
+    from nutclf.search.session import EXPERIMENTS
 
-    config = load_study(study, name)
-    source = find_data(data)
-    config = with_objective(for_data(config, source.kind), objective)
+    config, source = open_study_on_data(study, name, data, objective)
     promote_best(open_store(store).prepare(), EXPERIMENTS[source.kind], config, source, force)
 
 
@@ -116,6 +114,55 @@ def predict(
 
 
 @app.command()
+def audit(
+    study: StudyOption = "mobilenetv2",
+    name: NameOption = "",
+    data: DataOption = "auto",
+    objective: ObjectiveOption = "auto",
+    store: StoreOption = "mlruns",
+) -> None:
+    """Say what is wrong with the images: broken files, copies, leaks, doubtful labels."""
+    quiet()
+    from nutclf.report.audit_lines import audit_lines
+    from nutclf.search.audit import audit_images
+    from nutclf.search.places import Places
+
+    config, source = open_study_on_data(study, name, data, objective)
+    places = Places(open_store(store), FEATURES, int(FEATURE_BUDGET_GB * 1e9))
+    seed_everything(config.seed)
+    found = audit_images(config, source, places, say)
+    for line in ("", *audit_lines(found)):
+        say(line)
+
+
+@app.command()
+def ladder(
+    backbone: Annotated[
+        str, typer.Option(help="Network that climbs: mobilenetv2, the published one, or another.")
+    ] = "mobilenetv2",
+    data: DataOption = "auto",
+    store: StoreOption = "mlruns",
+) -> None:
+    """Climb the published ladder rung by rung; print published values beside those found here."""
+    quiet()
+    from nutclf.model.backbones import find_spec, load_backbone
+    from nutclf.search.ladder import EXPERIMENTS, Ladder, backbone_for_data
+    from nutclf.search.places import Places
+    from nutclf.search.rungs import SEED
+
+    find_spec(backbone)  # a misspelt name is told before any data are fetched
+    source = find_data(data)
+    places = Places(open_store(store), FEATURES, int(FEATURE_BUDGET_GB * 1e9))
+    seed_everything(SEED)
+    network = load_backbone(backbone_for_data(backbone, source.kind))
+    table = Ladder(network, source, places, say).climb()
+    say("")
+    say(table)
+    say("")
+    say(f"Look at it:   make ui{store_hint(store)}   (experiment {EXPERIMENTS[source.kind]})")
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 5000,
     store: StoreOption = "mlruns",
@@ -131,19 +178,81 @@ def ui(
     serve_ui(address, port)
 
 
+@app.command()
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair what can be; databases are copied first.")
+    ] = False,
+    store: StoreOption = "mlruns",
+) -> None:
+    """Find what kills, moves and damages left behind, and repair it."""
+    quiet()
+    from nutclf.search.doctor import examine
+
+    tally = examine(open_store(store), FEATURES, fix, say)
+    if not tally.found:
+        say("Nothing to repair.")
+        return
+    say(f"{tally.found} found, {tally.repaired} repaired.")
+    if tally.repairable:
+        say(f"Repair {tally.repairable} of them: make doctor FIX=1{store_hint(store)}")
+    if tally.left:
+        sys.exit(1)
+
+
+def work(config, source, places, n_trials: int, weights: str) -> bool:
+    """What a worker process of a sweep does; whether the study is full."""
+    quiet()
+    from nutclf.search.session import Session
+    from nutclf.search.workers import TRIALS_PER_PROCESS
+
+    seed_everything(config.seed)
+    return Session(config, source, places, say, weights).work(n_trials, TRIALS_PER_PROCESS)
+
+
+def open_study_on_data(study: str, name: str, data: str, objective: str):
+    """The study of experiments/ as it runs on the data that were found, and those data."""
+    from nutclf.search.session import for_data, with_objective
+
+    config = load_study(study, name)  # a misspelt name is told before any data are fetched
+    source = find_data(data)
+    return with_objective(for_data(config, source.kind), objective), source
+
+
 def promote_best(store, experiment: str, config, source, force: str = ""):
     """Promotes, and prints the verdict."""
+    from nutclf.data.duplicates import leaked_test_images
     from nutclf.data.folder import read_split
-    from nutclf.track.promotion import Split, promote
+    from nutclf.track.outbox import is_away
+    from nutclf.track.promotion import promote
+    from nutclf.track.reload import Split
 
     def load_split(split: str, size: int) -> Split:
         loaded = read_split(source.folder, split, size)
         return Split(loaded.images, loaded.labels, loaded.paths)
 
+    def find_leaks():
+        return leaked_test_images(source.folder)
+
     fingerprint = source.folder.fingerprint
-    verdict = promote(
-        store, experiment, config.name, config.objective, load_split, fingerprint, force
-    )
+    try:
+        verdict = promote(
+            store,
+            experiment,
+            config.name,
+            config.objective,
+            load_split,
+            fingerprint,
+            find_leaks,
+            force,
+        )
+    except Exception as error:
+        if not is_away(error):
+            raise
+        raise UserError(
+            f"MLflow at {store.tracking_uri} does not answer; every trial is kept. Run "
+            "`make promote` once it does."
+        ) from error
     say("")
     say(verdict.reason)
     return verdict
@@ -212,6 +321,7 @@ def quiet() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import logging
     import warnings
 
@@ -242,7 +352,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Runs a verb; a person's mistake ends in one sentence and exit code 2."""
-    signal.signal(signal.SIGTERM, _terminated)
+    hear_signals_once()
     try:
         if app(standalone_mode=False) == _INTERRUPTED:
             raise KeyboardInterrupt
@@ -251,16 +361,15 @@ def main() -> None:
     except SweepFailed as error:
         _leave(f"nutclf: {error}. Their runs hold the reasons.", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("Stopped. Finished trials are kept; the same command goes on.", _INTERRUPTED)
+        _leave(
+            "Stopped. What was finished is kept; a sweep goes on with the same command.",
+            _INTERRUPTED,
+        )
     except Exception as error:
         if not hasattr(error, "show"):  # click's own: a misspelt option, a wrong value
             raise
         error.show()
         sys.exit(error.exit_code)
-
-
-def _terminated(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _leave(line: str, code: int) -> None:

@@ -209,7 +209,7 @@ class StudyConfig:
     name: str
     backbone: str
     space: SearchSpace
-    objective: Objective = OBJECTIVES["valid"]
+    objective: Objective = OBJECTIVES["cv"]
     baseline: Recipe = Recipe()
     augmentation: Augmentation = Augmentation()
     n_views: int | None = None

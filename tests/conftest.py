@@ -74,7 +74,7 @@ def source(nuts):
 def load_split(source):
     """Opens a split for promotion; `load_split.asked` lists what was asked for."""
     from nutclf.data.folder import read_split
-    from nutclf.track.promotion import Split
+    from nutclf.track.reload import Split
 
     def load(split: str, size: int) -> Split:
         load.asked.append(split)
@@ -202,6 +202,22 @@ def begin(bench, data_facts):
         return study, TrialRunner(config, bench, data_facts, parent)
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def with_champion(tmp_path_factory, migrated, begin, tiny_config, copy_store, load_split, source):
+    """A store with a study of one trial, `promoted`, and its champion; only to be read."""
+    from dataclasses import replace
+
+    from nutclf.track.promotion import promote
+
+    store = copy_store(migrated, tmp_path_factory.mktemp("with_champion") / "store")
+    config = replace(tiny_config, name="promoted")
+    study, runner = begin(store, config)
+    assert runner.run(study, study.ask()).state == "COMPLETE"
+    fingerprint = source.folder.fingerprint
+    promote(store, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
+    return store
 
 
 @dataclass

@@ -98,7 +98,7 @@ def images(root: Path, below: str, notes: Notes) -> Iterator[tuple[str, str]]:
 
 def _left_out(root: Path, entry: os.DirEntry) -> str | None:
     """Why an entry of a class folder is no image file; None when it is one."""
-    if entry.is_symlink() and (reason := _bad_link(root, Path(entry.path))):
+    if entry.is_symlink() and (reason := bad_link(root, Path(entry.path))):
         return reason
     try:
         mode = entry.stat().st_mode
@@ -117,7 +117,8 @@ def _left_out(root: Path, entry: os.DirEntry) -> str | None:
     return None
 
 
-def _bad_link(root: Path, link: Path) -> str | None:
+def bad_link(root: Path, link: Path) -> str | None:
+    """Why a link is not followed; None for one that stays in `root`, itself free of links."""
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # Python 3.11 says RuntimeError for a loop, later ones OSError

@@ -31,7 +31,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
       ValueError: the mode has no agreed way to RGB (32-bit samples, CIELAB).
     """
     # Read before any conversion: a converted image no longer carries its EXIF block.
-    turn = _UPRIGHT.get(_orientation(image))
+    turn = _UPRIGHT.get(orientation(image))
     if image.mode in ("I", "F"):
         raise ValueError(
             "its pixels are 32-bit numbers without an agreed brightness; save it with 8 or 16 bits"
@@ -60,7 +60,7 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation(image: Image.Image) -> object:
     """The EXIF orientation, 1 to 8 when sane.
 
     A broken EXIF block says nothing of the pixels: such an image counts as upright.

@@ -58,7 +58,7 @@ def read_image(source: str | os.PathLike | bytes, size: int) -> np.ndarray:
       UnreadableImage: there is no image to get; no other exception leaves this function for what
         a file may hold.
     """
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    data = source if isinstance(source, bytes) else read_bytes(Path(source))
     return np.array(square(decode(data), size))
 
 
@@ -81,7 +81,8 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadableImage(f"it cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """All of an image file. Raises `UnreadableImage` for a file that cannot be read, or is huge."""
     try:
         status = path.stat()
         # Reading a pipe or a device would block for ever.

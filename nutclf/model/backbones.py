@@ -14,7 +14,7 @@ import keras
 from nutclf.errors import UserError
 
 _SHIPPED = Path(__file__).parent
-_DOWNLOAD_TIMEOUT_S = 20.0
+DOWNLOAD_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _load_file(spec: BackboneSpec, model: keras.Model, path: Path) -> None:
 def _load_from_keras(spec: BackboneSpec, model: keras.Model, beside: str = "") -> str:
     """Copies the ImageNet weights that Keras keeps in its cache, downloading them if need be."""
     try:
-        with _socket_timeout(_DOWNLOAD_TIMEOUT_S):
+        with socket_timeout(DOWNLOAD_TIMEOUT_S):
             donor = getattr(keras.applications, spec.application)(
                 include_top=False, weights="imagenet", input_shape=model.input_shape[1:]
             )
@@ -187,7 +187,7 @@ def _load_from_keras(spec: BackboneSpec, model: keras.Model, beside: str = "") -
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
     """Keras' download has no timeout of its own: a silent network would hang for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

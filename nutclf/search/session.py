@@ -1,11 +1,14 @@
 """A study put together: its data, network, records and trials."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
+import optuna
+from filelock import FileLock, Timeout
 
 from nutclf.config import OBJECTIVES, StudyConfig
 from nutclf.data.folder import ImageFolder, read_split
@@ -13,12 +16,16 @@ from nutclf.data.likeness import groups_of_like, perceptual_hashes
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
 from nutclf.evaluate.folds import assign_folds
-from nutclf.model.backbones import find_spec, load_backbone
+from nutclf.model.backbones import load_backbone
+from nutclf.search.claims import Claims
+from nutclf.search.places import Places
+from nutclf.search.seeds import spread_over_seeds
 from nutclf.search.study import flatten, open_study
 from nutclf.search.sweep import sweep
 from nutclf.search.trial import TrialRunner
-from nutclf.track.runs import DataRecord, study_run
-from nutclf.track.store import Store
+from nutclf.track.liveness import hold
+from nutclf.track.models import open_outbox
+from nutclf.track.runs import DataRecord, Run, close_runs, running_trials, study_run
 from nutclf.train.store import FeatureStore
 from nutclf.train.workbench import LabelledImages, Workbench
 
@@ -31,77 +38,128 @@ DRAWN_BACKBONES = {"mobilenetv2": "mobilenetv2-drawn"}
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where a sweep reads and writes.
-
-    Attributes:
-      store: of the records.
-      features: folder of the feature store.
-      feature_budget_bytes: what that folder may hold.
-    """
-
-    store: Store
-    features: Path
-    feature_budget_bytes: int
-
-
 def for_data(config: StudyConfig, kind: str) -> StudyConfig:
-    """The study as it runs on a kind of data: drawn images get the small network, and a name."""
+    """The study as it runs on a kind of data.
+
+    Drawn images get the small network, a name of their own, and their valid split as the judge: it
+    is large, and a demonstration that takes an hour is none.
+    """
     if kind != "drawn":
         return config
     backbone = DRAWN_BACKBONES.get(config.backbone, config.backbone)
-    return replace(config, name=f"{config.name}-drawn", backbone=backbone)
+    objective = OBJECTIVES["valid"]
+    return replace(config, name=f"{config.name}-drawn", backbone=backbone, objective=objective)
 
 
 def with_objective(config: StudyConfig, objective: str) -> StudyConfig:
-    """The study judged another way: "cv", "valid", or "auto", the study's own."""
-    if objective == "auto":
+    """The study judged another way: "cv", "valid", or "auto", the study's own.
+
+    Another judge makes another study, with a name of its own: values of two cannot be ranked.
+    """
+    if objective == "auto" or OBJECTIVES.get(objective) == config.objective:
         return config
     if objective not in OBJECTIVES:
         raise UserError(f"objective is {objective!r}; allowed: auto, {', '.join(OBJECTIVES)}.")
-    return replace(config, objective=OBJECTIVES[objective])
+    return replace(config, name=f"{config.name}-{objective}", objective=OBJECTIVES[objective])
 
 
-def run_sweep(
-    config: StudyConfig,
-    source: DataSource,
-    places: Places,
-    n_trials: int,
-    say: Say,
-    weights: str = "pretrained",
-) -> None:
-    """Tops a study up to `n_trials` results; nothing is recorded before all input was checked.
+class Session:
+    """One study, open for work in this process; nothing is recorded before all input was checked.
 
     Args:
       config: as returned by `for_data`.
       source: of the images.
       places: where to read and write.
-      n_trials: COMPLETE trials in the study when this returns.
       say: takes lines for a person.
       weights: see `nutclf.model.backbones.load_backbone`.
     """
-    backbone = load_backbone(config.backbone, weights)
-    splits = {
-        split: labelled(source.folder, split, backbone.spec.image_size, say)
-        for split in ("train", "valid")
-    }
-    features = FeatureStore(places.features, places.feature_budget_bytes, say)
-    bench = Workbench(config, backbone, source.folder.classes, splits, features, say)
-    folds = make_folds(config, bench.splits["train"]) if config.objective.cross_validated else None
-    record = data_record(source)
-    store = places.store.prepare()
-    facts = {"data_fingerprint": record.fingerprint, "weights_digest": backbone.digest}
-    study = open_study(store, config, facts)
-    parent = study_run(
-        store, store.experiment_id(EXPERIMENTS[source.kind]), config.name, record.tags
-    )
-    parent.params(flatten(dataclasses.asdict(config)))
-    try:
-        sweep(study, TrialRunner(config, bench, record, parent, folds), config, n_trials, say)
-    finally:
-        # Between sweeps a study is at rest, however this one ended.
-        parent.client.set_terminated(parent.run_id, "FINISHED")
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        source: DataSource,
+        places: Places,
+        say: Say,
+        weights: str = "pretrained",
+    ):
+        self._config, self._say = config, say
+        backbone = load_backbone(config.backbone, weights)
+        splits = {
+            split: labelled(source.folder, split, backbone.spec.image_size, say)
+            for split in ("train", "valid")
+        }
+        features = FeatureStore(places.features, places.feature_budget_bytes, say)
+        self._bench = Workbench(config, backbone, source.folder.classes, splits, features, say)
+        train, cross_validated = splits["train"], config.objective.cross_validated
+        self._folds = make_folds(config, train) if cross_validated else None
+        self._record = data_record(source)
+        self._store = places.store.prepare()
+        facts = {"data_fingerprint": self._record.fingerprint, "weights_digest": backbone.digest}
+        self._study = open_study(self._store, config, facts)
+        experiment = self._store.experiment_id(EXPERIMENTS[source.kind])
+        outbox = open_outbox(self._store)
+        self._parent = study_run(self._store, experiment, config.name, self._record.tags, outbox)
+        self._parent.params(flatten(dataclasses.asdict(config)))
+
+    def work(self, n_trials: int, most_here: int | None = None) -> bool:
+        """Runs trials until the study has `n_trials` results, or `most_here` ran in this process.
+
+        Returns:
+          Whether the study is full; its winner was then scored from further seeds, too.
+        """
+        folder = self._store.folder
+        try:
+            self._deliver()
+            settle(self._study, self._parent)
+            with hold(folder) as worker:
+                close = functools.partial(close_runs, self._parent)
+                claims = Claims(self._study, self._config, folder, worker, close)
+                runner = TrialRunner(
+                    self._config, self._bench, self._record, self._parent, self._folds
+                )
+                full = sweep(
+                    self._study, runner, self._config, n_trials, self._say, claims, most_here
+                )
+                if full and not (self._parent.outbox and self._parent.outbox.waiting()):
+                    self._score_winner_again(worker)
+            return full
+        finally:
+            # Between sweeps a study is at rest, however this one ended.
+            self._parent.close("FINISHED")
+            self._deliver()
+            self._store.checkpoint()
+
+    def _deliver(self) -> None:
+        """Hands an MLflow server what it missed while it was away."""
+        outbox = self._parent.outbox
+        if outbox is not None and (waiting := outbox.deliver_all(self._parent.client)):
+            self._say(
+                f"MLflow at {self._store.tracking_uri} is away: {waiting} records wait in "
+                f"{outbox.folder}; the next sweep delivers them."
+            )
+
+    def _score_winner_again(self, worker: str) -> None:
+        """In one process of those that work on the study; the others have nothing left to do."""
+        with contextlib.suppress(Timeout), FileLock(self._store.folder / "seeds.lock", timeout=0):
+            spread_over_seeds(
+                self._study,
+                self._config,
+                self._bench,
+                self._record,
+                self._parent,
+                self._folds,
+                self._say,
+                worker,
+            )
+
+
+def settle(study: optuna.Study, parent: Run) -> None:
+    """Ends runs that say RUNNING although their trial has ended: a process died between the two."""
+    trials = study.get_trials(deepcopy=False)
+    for number in running_trials(parent):
+        if number < len(trials) and trials[number].state.is_finished():
+            trial = trials[number]
+            close_runs(parent, number, trial.state.name, trial.user_attrs.get("reason"))
 
 
 def make_folds(config: StudyConfig, train: LabelledImages) -> np.ndarray:
@@ -131,8 +189,3 @@ def data_record(source: DataSource) -> DataRecord:
     folder = source.folder
     files = folder.files.assign(label=[folder.classes[i] for i in folder.files["label"]])
     return DataRecord(files, folder.classes, folder.root, folder.fingerprint, source.kind)
-
-
-def image_size(config: StudyConfig) -> int:
-    """Side of the images that the study's network takes, pixels."""
-    return find_spec(config.backbone).image_size

@@ -8,8 +8,9 @@ import optuna
 
 from nutclf.config import StudyConfig
 from nutclf.errors import SweepFailed
+from nutclf.search.claims import Claims
 from nutclf.search.crossval import BLOCKS_PER_FOLD
-from nutclf.search.study import n_complete, sampler_for
+from nutclf.search.study import n_complete
 from nutclf.search.trial import Outcome, TrialRunner
 
 MAX_FAILURES_IN_A_ROW = 3
@@ -22,7 +23,9 @@ def sweep(
     config: StudyConfig,
     n_trials: int,
     say: Callable[[str], None],
-) -> None:
+    claims: Claims,
+    most_here: int | None = None,
+) -> bool:
     """Tops the study up to `n_trials` COMPLETE trials; a study that has them is left alone.
 
     Args:
@@ -31,26 +34,33 @@ def sweep(
       config: of the study.
       n_trials: in all, those of earlier sweeps included; pruned and failed ones do not count.
       say: gets a line a trial.
+      claims: hands out the trials, here and in other processes at the same time.
+      most_here: trials to run in this process at most; None is all.
+
+    Returns:
+      Whether the study is full; if not, another process has to go on.
 
     Raises:
-      SweepFailed: `MAX_FAILURES_IN_A_ROW` trials failed one after another.
+      SweepFailed: `MAX_FAILURES_IN_A_ROW` trials failed one after another, or five times as many
+        trials as were asked for have not brought the results.
     """
-    started, at_start, failures, attempts = time.perf_counter(), n_complete(study), 0, 0
+    started, at_start, failures, ran = time.perf_counter(), n_complete(study), 0, 0
     study.pruner = pruner_for(config)
-    while (done := n_complete(study)) < n_trials:
-        if attempts >= _MAX_ATTEMPTS_PER_TRIAL * n_trials:
-            raise SweepFailed(f"{attempts} trials brought {done - at_start} results")
-        trial = study.ask()
-        # Optuna draws when the trial asks for a value, so the sampler may follow the number.
-        study.sampler = sampler_for(config, trial.number)
+    while most_here is None or ran < most_here:
+        if (trial := claims.next(n_trials)) is None:
+            return True
         outcome = runner.run(study, trial)
-        attempts += 1
+        ran += 1
         failures = failures + 1 if outcome.state == "FAIL" else 0
         say(progress_line(study, outcome, n_trials, time.perf_counter() - started, at_start))
         if failures >= MAX_FAILURES_IN_A_ROW:
             raise SweepFailed(
                 f"the last {failures} trials failed, the last one with: {outcome.summary}"
             )
+        attempts, done = len(study.get_trials(deepcopy=False)), n_complete(study)
+        if done < n_trials and attempts >= _MAX_ATTEMPTS_PER_TRIAL * n_trials:
+            raise SweepFailed(f"{attempts} trials brought {done} results")
+    return n_complete(study) >= n_trials
 
 
 def pruner_for(config: StudyConfig) -> optuna.pruners.BasePruner:
@@ -68,14 +78,13 @@ def progress_line(
 ) -> str:
     """This trial, the best so far, the time left; e.g. for a terminal or a log."""
     done = n_complete(study)
-    this = f"{outcome.value:.4f}" if outcome.value is not None else outcome.state
     best = (
         f"best {study.best_value:.4f} (trial {study.best_trial.number})" if done else "no best yet"
     )
     pace = elapsed / max(1, done - at_start)
     left = f"about {_clock(pace * (n_trials - done))} left" if done < n_trials else "done"
     return (
-        f"[{done}/{n_trials}] trial {outcome.number}: {this} · {outcome.summary} · "
+        f"[{done}/{n_trials}] trial {outcome.number}: {outcome.shown} · {outcome.summary} · "
         f"{outcome.seconds:.0f} s · {best} · {left}"
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nutclf.data.listing import IMAGE_EXTENSIONS, is_litter
+from nutclf.data.listing import IMAGE_EXTENSIONS, bad_link, is_litter
 from nutclf.data.reader import UnreadableImage, read_image
 from nutclf.errors import UserError
 from nutclf.model.network import predict_pixels
@@ -48,7 +48,7 @@ def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Ans
     Raises:
       UserError: a path that is not there, a folder without images, or no champion.
     """
-    files = [file for path in paths for file in _expand(path)]
+    files = [pair for path in paths for pair in _expand(path)]
     if Registry(store.prepare().client(), name).at(CHAMPION) is None:
         raise UserError(
             f"{name!r} has no champion in {store.tracking_uri}; run `make sweep` first, or name "
@@ -56,7 +56,10 @@ def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Ans
         )
     address = f"models:/{name}@{CHAMPION}"
     model, metadata = load_model(store, address), load_metadata(store, address)
-    for file in files:
+    for file, left_out in files:
+        if left_out:
+            yield Answer(file, {}, left_out)
+            continue
         try:
             pixels = read_image(file, metadata["image_size"])
         except UnreadableImage as error:
@@ -66,13 +69,15 @@ def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Ans
         yield Answer(file, dict(zip(metadata["classes"], values, strict=True)))
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path) -> list[tuple[Path, str | None]]:
+    """The files of a path, and why one is not read: a link in a folder may not lead out of it."""
     if path.is_dir():
+        root = path.resolve()
         found = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_EXTENSIONS)
         files = sorted(f for f in found if not any(map(is_litter, f.relative_to(path).parts)))
         if not files:
             raise UserError(f"The folder {str(path)!r} holds no images.")
-        return files
+        return [(file, bad_link(root, file) if file.is_symlink() else None) for file in files]
     if not path.exists():
         raise UserError(f"There is no file {str(path)!r}; give photographs or folders of them.")
-    return [path]
+    return [(path, None)]

@@ -1,6 +1,8 @@
 """How good a model is on some images, written into its run: numbers, matrix, predictions."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ from nutclf.evaluate.metrics import (
     confusion,
     confusion_record,
 )
-from nutclf.evaluate.predictions import write_predictions
+from nutclf.evaluate.predictions import read_predictions, write_predictions
 from nutclf.track.runs import Run, write_json
 
 FOLDER = "evaluation"
@@ -69,3 +71,20 @@ def _write_files(folder: Path, split: str, table: pd.DataFrame, classes: Sequenc
     right, n = int(matrix.trace()), int(matrix.sum())
     title = f"{split} · {right} of {n} right"
     confusion_figure(matrix, classes, title).savefig(folder / f"{name}.png")
+
+
+def stored_predictions(run: Run, split: str) -> pd.DataFrame | None:
+    """The predictions that a run recorded for a split; None when it has none."""
+    with stored_file(run, f"predictions_{split}.csv") as file:
+        return None if file is None else read_predictions(file)
+
+
+@contextmanager
+def stored_file(run: Run, name: str) -> Iterator[Path | None]:
+    """A file of a run's `evaluation/`, fetched for as long as it is read; None when not there."""
+    path = f"{FOLDER}/{name}"
+    if path not in {file.path for file in run.client.list_artifacts(run.run_id, FOLDER)}:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(run.client.download_artifacts(run.run_id, path, folder))

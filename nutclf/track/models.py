@@ -1,53 +1,119 @@
 """Models in MLflow: logged under their run, opened again by address."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import keras
 import mlflow.keras
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
+from yaml import YAMLError
 
-from nutclf.track.runs import Run
+from nutclf.errors import UserError
+from nutclf.track.outbox import Outbox
+from nutclf.track.runs import KINDS, Run
 from nutclf.track.store import Store
 
 NAME = "model"
+_KEPT = "model.keras"
 
 
-def log_model(run: Run, model: keras.Model, metadata: Mapping[str, object]) -> str:
-    """Logs a Keras model under a run and returns its address, `models:/m-...`.
+def log_model(run: Run, model: keras.Model, metadata: Mapping[str, object]) -> str | None:
+    """Logs a Keras model under a run, or leaves it in the outbox of an absent server.
 
     Args:
       run: RUNNING.
       model: stock Keras; raw pixels 0..255 [B, H, W, 3] to probabilities [B, n_classes].
       metadata: JSON-able; kept in the MLmodel file, the class order among it.
+
+    Returns:
+      Its address, `models:/m-...`; None where there is an outbox.
     """
-    experiment_id = run.client.get_run(run.run_id).info.experiment_id
-    logged = run.client.create_logged_model(experiment_id, name=NAME, source_run_id=run.run_id)
+    arguments = dict(metadata)
+    if run.outbox is None:
+        return _log(run.client, run.run_id, model, arguments)
+    run.outbox.send(
+        run.client,
+        run._run_id,
+        "model",
+        arguments,
+        lambda run_id: _log(run.client, run_id, model, arguments),
+        lambda folder: model.save(folder / _KEPT),
+    )
+    return None
+
+
+def _log(client: MlflowClient, run_id: str, model: keras.Model, metadata: dict) -> str:
+    experiment_id = client.get_run(run_id).info.experiment_id
+    logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id)
     info = Model.log(
         None,
         flavor=mlflow.keras,
         model=model,
         model_id=logged.model_id,
-        run_id=run.run_id,
+        run_id=run_id,
         signature=_signature(model.output_shape[-1]),
         # Named, not inferred: to infer them MLflow loads the model in a new process, 11 to 15 s.
         pip_requirements=[f"keras=={keras.__version__}", f"tensorflow=={_tensorflow_version()}"],
-        metadata=dict(metadata),
+        metadata=metadata,
     )
     return info.model_uri
 
 
+def _deliver(client: MlflowClient, run_id: str, arguments: dict, files: Path) -> None:
+    _log(client, run_id, keras.models.load_model(files / _KEPT, safe_mode=True), arguments)
+
+
+def open_outbox(store: Store) -> Outbox | None:
+    """Where records wait while the store's server is away; None for a local database."""
+    if not store.tracking_uri.startswith("http"):
+        return None
+    return Outbox(store.folder / "outbox", KINDS | {"model": _deliver})
+
+
 def load_model(store: Store, uri: str) -> keras.Model:
-    """Opens a logged or registered model in Keras' safe mode."""
-    store.use()
-    return mlflow.keras.load_model(uri, load_model_kwargs={"safe_mode": True})
+    """Opens a logged or registered model: its .keras file alone, in Keras' safe mode.
+
+    MLflow's own loader follows what lies beside it, such as a SavedModel, which is a program.
+
+    Raises:
+      UserError: its files are gone, or are not what was saved.
+    """
+    folder = _folder(store, uri)
+    try:
+        return keras.models.load_model(folder / "data" / _KEPT, safe_mode=True)
+    except (ValueError, TypeError, OSError) as error:
+        raise _refused(store, uri, error) from error
 
 
 def load_metadata(store: Store, uri: str) -> dict[str, object]:
-    """What was kept beside a model when it was logged."""
+    """What was kept beside a model when it was logged. Raises `UserError` as `load_model` does."""
+    folder = _folder(store, uri)
+    try:
+        return mlflow.models.get_model_info(str(folder)).metadata
+    except (ValueError, TypeError, OSError, YAMLError) as error:
+        raise _refused(store, uri, error) from error
+
+
+def _folder(store: Store, uri: str) -> Path:
     store.use()
-    return mlflow.models.get_model_info(uri).metadata
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (OSError, MlflowException) as error:
+        if getattr(error, "error_code", "RESOURCE_DOES_NOT_EXIST") != "RESOURCE_DOES_NOT_EXIST":
+            raise  # a server that is away, say
+        raise _refused(store, uri, error) from error
+
+
+def _refused(store: Store, uri: str, error: Exception) -> UserError:
+    reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
+    return UserError(
+        f"The model {uri} of {store.tracking_uri} is not opened, as its files are not those that "
+        f"were saved ({reason}); put them back, or see what is wrong with `make doctor`."
+    )
 
 
 def _signature(n_classes: int) -> ModelSignature:

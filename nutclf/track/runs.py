@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -11,12 +12,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import PandasDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
@@ -26,6 +29,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from nutclf.errors import UserError
+from nutclf.track.outbox import Deliver, Outbox
 from nutclf.track.store import Store
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -64,33 +68,42 @@ class Run:
     Args:
       client: of the store.
       run_id: of an existing run.
+      outbox: keeps what an absent server misses; None where there is no server.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str):
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, outbox: Outbox | None = None):
+        self.client, self.outbox, self._run_id = client, outbox, run_id
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's; a pending one while the server has not seen the run."""
+        return self.outbox.real_id(self._run_id) if self.outbox else self._run_id
+
+    @cached_property
+    def study(self) -> tuple[str, str]:
+        """Id of the experiment, and name of the study, that the run belongs to."""
+        found = self.client.get_run(self.run_id)
+        return found.info.experiment_id, found.data.tags["study_name"]
 
     def params(self, params: Mapping[str, object]) -> None:
         """Logs parameters; None becomes "None"."""
-        rows = [Param(key, str(value)) for key, value in params.items()]
-        self.client.log_batch(self.run_id, params=rows)
+        self.send("params", {key: str(value) for key, value in params.items()})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs finite numbers; one call, one transaction."""
-        now = int(time.time() * 1000)
-        rows = [Metric(metric_key(key), value, now, step) for key, value in metrics.items()]
-        self.client.log_batch(self.run_id, metrics=rows)
+        values = {metric_key(key): float(value) for key, value in metrics.items()}
+        self.send("metrics", {"values": values, "step": step, "timestamp": _now()})
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Sets tags; long values are cut."""
-        rows = [RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
-        self.client.log_batch(self.run_id, tags=rows)
+        self.send("tags", {key: str(value)[:_MAX_TAG] for key, value in tags.items()})
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
         """A folder to fill; on leaving, all of it becomes artifacts of the run."""
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-            self.client.log_artifacts(self.run_id, folder)
+            self.send("artifacts", {}, Path(folder))
 
     def data(self, record: DataRecord) -> None:
         """Logs the list of images as the run's data set; decodes nothing."""
@@ -103,15 +116,79 @@ class Run:
                 name=record.root.name[:500],
                 digest=record.fingerprint[:12],
             )
-        tagged = DatasetInput(
-            dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")]
-        )
-        self.client.log_inputs(self.run_id, [tagged])
+        self.send("data", dict(dataset._to_mlflow_entity()))
 
     def end(self, state: str, reason: str | None = None) -> None:
         """Closes the run with the status that belongs to an Optuna state."""
         self.tags({"trial_state": state} | ({"reason": reason} if reason else {}))
-        self.client.set_terminated(self.run_id, STATUS[state])
+        self.close(STATUS[state])
+
+    def close(self, status: str) -> None:
+        """Closes the run with a status of MLflow's."""
+        self.send("end", {"status": status, "time": _now()})
+
+    def send(self, kind: str, arguments: dict, files: Path | None = None) -> None:
+        """Writes a record of one of `KINDS`, through the outbox where there is one."""
+        write = KINDS[kind]
+        if self.outbox is None:
+            write(self.client, self.run_id, arguments, files)
+            return
+        self.outbox.send(
+            self.client,
+            self._run_id,
+            kind,
+            arguments,
+            lambda run_id: write(self.client, run_id, arguments, files),
+            lambda folder: files and shutil.copytree(files, folder, dirs_exist_ok=True),
+        )
+
+
+def _now() -> int:
+    """Milliseconds, as MLflow counts time."""
+    return int(time.time() * 1000)
+
+
+def _begin(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> str:
+    return client.create_run(**arguments).info.run_id
+
+
+def _params(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
+    client.log_batch(run_id, params=[Param(key, value) for key, value in arguments.items()])
+
+
+def _metrics(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
+    when, step = arguments["timestamp"], arguments["step"]
+    rows = [Metric(key, value, when, step) for key, value in arguments["values"].items()]
+    client.log_batch(run_id, metrics=rows)
+
+
+def _tags(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in arguments.items()])
+
+
+def _artifacts(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
+    client.log_artifacts(run_id, str(files))
+
+
+def _data(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
+    tag = InputTag("mlflow.data.context", "training")
+    client.log_inputs(run_id, [DatasetInput(Dataset(**arguments), [tag])])
+
+
+def _end(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
+    client.set_terminated(run_id, arguments["status"], arguments["time"])
+
+
+KINDS: dict[str, Deliver] = {
+    "begin": _begin,
+    "params": _params,
+    "metrics": _metrics,
+    "tags": _tags,
+    "artifacts": _artifacts,
+    "data": _data,
+    "end": _end,
+}
+"""How each kind of record is written; also from the outbox, long after it was made."""
 
 
 def metric_key(name: str) -> str:
@@ -130,7 +207,13 @@ def quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
+def study_run(
+    store: Store,
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    outbox: Outbox | None = None,
+) -> Run:
     """The run of a study, made when it is not there yet; its trials' runs are its children."""
     client = store.client()
     found = client.search_runs(
@@ -139,27 +222,73 @@ def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, st
         order_by=["attributes.start_time ASC"],
         max_results=1,
     )
-    if found:
-        return Run(client, found[0].info.run_id)
-    own = {"study_name": name, "kind": "study"}
-    run = client.create_run(experiment_id, run_name=name, tags=own | source_tags() | dict(tags))
-    return Run(client, run.info.run_id)
+    if not found:
+        own = {"study_name": name, "kind": "study"} | source_tags() | dict(tags)
+        found = [client.create_run(experiment_id, run_name=name, tags=own)]
+    run = Run(client, found[0].info.run_id, outbox)
+    # Known now, while the server is there: trials may begin while it is not.
+    run.study = experiment_id, name
+    return run
 
 
-def trial_run(parent: Run, name: str, number: int, tags: Mapping[str, str]) -> Run:
-    """A new run for a trial, RUNNING, under its study's run."""
-    study = parent.client.get_run(parent.run_id)
+def trial_run(
+    parent: Run, name: str, number: int, tags: Mapping[str, str], kind: str = "trial"
+) -> Run:
+    """A new run for a trial, RUNNING, under its study's run.
+
+    Args:
+      parent: the study's run.
+      name: for people.
+      number: of the trial.
+      tags: what else the run carries.
+      kind: "trial", or "seed" for the recipe of that trial fitted again from another seed.
+    """
+    experiment_id, study_name = parent.study
     own = {
         MLFLOW_PARENT_RUN_ID: parent.run_id,
-        "kind": "trial",
-        "study_name": study.data.tags["study_name"],
+        "kind": kind,
+        "study_name": study_name,
         "trial_number": str(number),
         "trial_state": "RUNNING",
     }
-    run = parent.client.create_run(
-        study.info.experiment_id, run_name=name, tags=own | source_tags() | dict(tags)
+    arguments = {
+        "experiment_id": experiment_id,
+        "start_time": _now(),
+        "tags": own | source_tags() | dict(tags),
+        "run_name": name,
+    }
+    if parent.outbox is None:
+        return Run(parent.client, _begin(parent.client, "", arguments, None))
+    return Run(parent.client, parent.outbox.begin(parent.client, arguments), parent.outbox)
+
+
+def close_runs(parent: Run, number: int, state: str, reason: str | None) -> None:
+    """Ends the runs of a trial that still say RUNNING, as a process that died leaves them."""
+    for run in _running(parent, f"tags.trial_number = '{number}'"):
+        Run(parent.client, run.info.run_id).end(state, reason)
+
+
+def running_trials(parent: Run) -> set[int]:
+    """Numbers of the trials of a study whose runs say RUNNING."""
+    return {int(run.data.tags["trial_number"]) for run in _running(parent, "tags.kind = 'trial'")}
+
+
+def _running(parent: Run, more: str) -> list[MlflowRun]:
+    return parent.client.search_runs(
+        [parent.study[0]],
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND attributes.status = 'RUNNING' "
+        f"AND {more}",
     )
-    return Run(parent.client, run.info.run_id)
+
+
+def scores_by_seed(parent: Run, number: int, metric: str) -> dict[int, float]:
+    """What the recipe of a study's trial scored from each further seed that was finished."""
+    runs = parent.client.search_runs(
+        [parent.study[0]],
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND tags.kind = 'seed' "
+        f"AND tags.trial_number = '{number}' AND attributes.status = 'FINISHED'",
+    )
+    return {int(run.data.params["seed"]): run.data.metrics[metric] for run in runs}
 
 
 def source_tags() -> dict[str, str]:

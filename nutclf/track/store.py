@@ -1,18 +1,27 @@
 """Where records are kept: one folder with MLflow's database, Optuna's, and the artifacts."""
 
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
 
 DEFAULT_FOLDER = "mlruns"
+# MLflow's own settings ask an absent server for minutes, once for every record.
+_IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,13 @@ class Store:
             with FileLock(self.folder / "store.lock"):
                 # Two processes that create the same new database kill each other: one at a time.
                 self.client().search_experiments(max_results=1)
+                self._let_readers_read()
+        except MlflowException as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"MLflow at {self.tracking_uri} does not answer as it should ({reason}); start "
+                "it, or unset MLFLOW_TRACKING_URI to use the database in STORE."
+            ) from error
         except (OSError, NotImplementedError, SQLAlchemyError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -77,6 +93,18 @@ class Store:
             ) from error
         return self
 
+    def _let_readers_read(self) -> None:
+        """Write-ahead logging: several workers and the UI do not lock each other out."""
+        if self.tracking_uri.startswith("sqlite:///"):
+            with closing(sqlite3.connect(self.tracking_uri.removeprefix("sqlite:///"))) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+
+    def checkpoint(self) -> None:
+        """Moves what write-ahead logging holds back into the database file: a copy is whole."""
+        if self.tracking_uri.startswith("sqlite:///"):
+            with closing(sqlite3.connect(self.tracking_uri.removeprefix("sqlite:///"))) as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def client(self) -> MlflowClient:
         """A client of this store, whatever MLflow's global settings say."""
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
@@ -84,6 +112,8 @@ class Store:
     def use(self) -> None:
         """Points MLflow's global settings here: a few of its functions read nothing else."""
         os.environ["MLFLOW_TRACKING_URI"] = self.tracking_uri
+        for name, value in _IMPATIENCE.items():
+            os.environ.setdefault(name, value)
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
 

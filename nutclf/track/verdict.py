@@ -36,6 +36,19 @@ class Verdict:
     reason: str
     comparison: Comparison | None = None
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The evidence, as it stands beside the version's description."""
+        tags = {"promotion": "champion" if self.wins else "challenger"}
+        if (seen := self.comparison) is None:
+            return tags
+        return tags | {
+            "comparison_n": str(seen.n),
+            "comparison_champion_only_right": str(seen.only_a),
+            "comparison_rival_only_right": str(seen.only_b),
+            "comparison_mcnemar_p": f"{seen.p_value:.4g}",
+        }
+
 
 def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdict:
     """Holds a rival against the champion, on the same images, paired.

@@ -6,7 +6,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +66,57 @@ class FeatureStore:
                 found = self._write(name, key, shape, dtype, fill)
         return found
 
+    def check(self) -> list[tuple[str, str]]:
+        """(name, what is wrong) of all that is not whole; what is being made now is passed over."""
+        files = (
+            file
+            for kind in ("json", "npy", "*partial-*")
+            for file in self._folder.glob(f"*.{kind}")
+        )
+        broken = []
+        for name in sorted({file.name.split(".")[0] for file in files}):
+            with suppress(Timeout), FileLock(self._folder / f"{name}.lock", timeout=0):
+                if (reason := self._fault(name)) is not None:
+                    broken.append((name, reason))
+        return broken
+
+    def discard(self, name: str) -> None:
+        """Removes what is not whole of an entry, as `check` names it: it will be made again."""
+        with FileLock(self._folder / f"{name}.lock"):
+            for file in self._folder.glob(f"{name}.*partial-*"):
+                file.unlink()
+            if self._fault(name) is not None:
+                for file in reversed(self._files(name)):
+                    file.unlink(missing_ok=True)
+
+    def _fault(self, name: str) -> str | None:
+        """What is wrong with an entry that nobody is making; None when it is whole or not there."""
+        array_file, record_file = self._files(name)
+        if any(self._folder.glob(f"{name}.*partial-*")):
+            return "half-written by a process that is gone"
+        if record_file.exists() != array_file.exists():
+            return f"its {'array' if record_file.exists() else 'record'} is missing"
+        try:
+            self._load(name)
+        except FileNotFoundError:
+            return None  # removed by another process that needed room
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            return f"damaged ({error})"
+        return None
+
+    def _load(self, name: str) -> np.ndarray:
+        array_file, record_file = self._files(name)
+        record = json.loads(record_file.read_text())
+        array = np.load(array_file, mmap_mode="r")
+        if name not in self._checked and _checksum(array_file) != record["crc32"]:
+            raise ValueError("checksum differs")
+        return array
+
     def _open(self, name: str) -> np.ndarray | None:
         """The entry, or None when it is missing, cut short or damaged."""
-        array_file, record_file = self._files(name)
+        record_file = self._files(name)[1]
         try:
-            record = json.loads(record_file.read_text())
-            array = np.load(array_file, mmap_mode="r")
-            if name not in self._checked and _checksum(array_file) != record["crc32"]:
-                raise ValueError("checksum differs")
+            array = self._load(name)
             os.utime(record_file)
         except FileNotFoundError:
             return None

@@ -12,7 +12,7 @@ from nutclf.search.crossval import BLOCKS_PER_FOLD, cross_validate
 from nutclf.search.session import make_folds
 from nutclf.search.sweep import pruner_for
 from nutclf.search.trial import RUN_ID, TrialRunner
-from nutclf.track.promotion import stored_predictions
+from nutclf.track.evaluation import stored_predictions
 from nutclf.track.runs import Run
 
 K = 4

@@ -1,5 +1,6 @@
 """The champion's answers to files, folders, and things that are no photographs."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,8 @@ from PIL import Image
 
 from nutclf.errors import UserError
 from nutclf.serve.answers import Answer, answer_files
-from nutclf.track.promotion import promote, stored_predictions
+from nutclf.track.evaluation import stored_predictions
+from nutclf.track.promotion import promote
 from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.runs import Run
 
@@ -19,7 +21,7 @@ def served(tmp_path_factory, migrated, begin, tiny_config, copy_store, load_spli
     config = replace(tiny_config, name="served")
     study, runner = begin(store, config)
     assert runner.run(study, study.ask()).state == "COMPLETE"
-    promote(store, "nutclf", "served", config.objective, load_split, data_facts.fingerprint)
+    promote(store, "nutclf", "served", config.objective, load_split, data_facts.fingerprint, dict)
     return store
 
 
@@ -60,6 +62,23 @@ def test_a_folder_is_searched_to_its_depth_and_litter_is_left_out(served, tmp_pa
         "deep/er/b.JPG",
     ]
     assert all(answer.error is None for answer in answered)
+
+
+def test_links_do_not_lead_out_of_a_folder(served, nuts, tmp_path):
+    """A file that a person names may be a link: it is what they mean."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "in.png").symlink_to("real.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "out.png").symlink_to(nuts / "valid" / "pecans" / "0.png")
+    (folder / "outside").symlink_to(nuts / "valid")
+    shutil.copy(nuts / "valid" / "pecans" / "0.png", folder / "real.png")
+    errors = {answer.path.name: answer.error for answer in answers(served, folder)}
+    assert list(errors) == ["in.png", "loop.png", "out.png", "real.png"]
+    assert errors["in.png"] is errors["real.png"] is None
+    assert "in a loop" in errors["loop.png"]
+    assert "a link that leaves the data folder" in errors["out.png"]
+    assert [answer.error for answer in answers(served, folder / "out.png")] == [None]
 
 
 def test_a_broken_file_is_named_and_the_others_are_answered(served, nuts, tmp_path):

@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nutclf.config import Recipe
+from nutclf.config import OBJECTIVES, Recipe
 from nutclf.data.source import resolve
 from nutclf.errors import UserError
 from nutclf.search.session import data_record, labelled
 from nutclf.search.study import open_study
 from nutclf.search.trial import TrialRunner
-from nutclf.track.promotion import Split, promote, stored_predictions
+from nutclf.track import reload
+from nutclf.track.evaluation import stored_predictions
+from nutclf.track.promotion import promote
 from nutclf.track.registry import CHALLENGER, CHAMPION, Registry, best_run, model_uri
+from nutclf.track.reload import Split
 from nutclf.track.runs import Run, study_run
 from nutclf.track.store import Store
 from nutclf.train.workbench import Workbench
@@ -56,8 +59,8 @@ def filled(trained, copy_store, tmp_path):
 def promoted(filled, tiny_config, load_split, source):
     """Promotes a study of the store."""
 
-    def promoted(name, load=load_split, fingerprint=source.folder.fingerprint):
-        return promote(filled, "nutclf", name, tiny_config.objective, load, fingerprint)
+    def promoted(name, load=load_split, fingerprint=source.folder.fingerprint, leaks=dict):
+        return promote(filled, "nutclf", name, tiny_config.objective, load, fingerprint, leaks)
 
     load_split.asked.clear()
     return promoted
@@ -163,6 +166,54 @@ def test_the_test_split_is_recorded_like_the_valid_split(promoted, best):
     assert {f"evaluation/confusion_matrix_test.{kind}" for kind in ("png", "json")} <= files
 
 
+def test_a_winner_is_loaded_once_before_and_once_through_its_alias(promoted, monkeypatch, best):
+    loaded, load_model = [], reload.load_model
+
+    def counted(store, uri):
+        loaded.append(uri)
+        return load_model(store, uri)
+
+    monkeypatch.setattr(reload, "load_model", counted)
+    promoted("poor")
+    run = best("poor")
+    own = model_uri(run.client, run.client.get_run(run.run_id))
+    assert loaded == [own, "models:/nutclf@champion"]
+    loaded.clear()
+    promoted("good")
+    assert len(loaded) == 3, "the rival, the champion that it is compared with, and the alias"
+
+
+def test_leaked_test_images_are_left_out_of_the_headline(promoted, registry, best):
+    leaks = {"test/pecans/0.png": "train/pecans/3.png", "test/pecans/1.png": "valid/pecans/2.png"}
+    promotion, run = promoted("good", leaks=lambda: leaks), best("good")
+    data, table = data_of(run), stored_predictions(run, "test")
+    whole = stored_predictions(run, "test_with_leaks")
+    assert (len(whole), len(table)) == (12, 10)
+    assert set(whole["path"]) - set(table["path"]) == set(leaks)
+    right, all_right = (int((t["y_true"] == t["y_pred"]).sum()) for t in (table, whole))
+    assert (promotion.test.successes, promotion.test.n) == (right, 10)
+    assert data.metrics["test_accuracy"] == right / 10
+    assert data.metrics["test_accuracy_with_leaks"] == all_right / 12
+    assert data.metrics["test_leaks"] == 2
+    for tags in (data.tags, registry.at(CHAMPION).tags):
+        assert tags["test_leaks"] == (
+            "test/pecans/0.png is train/pecans/3.png; test/pecans/1.png is valid/pecans/2.png"
+        )
+    reason = registry.at(CHAMPION).description
+    assert f"({right}/10" in reason
+    assert "without 2 of 12 test images that train or valid have too" in reason
+    assert f"with them {all_right / 12:.3f} ({all_right}/12" in reason
+
+
+def test_without_leaks_both_figures_are_one(promoted, best):
+    reason = promoted("good").reason
+    data = data_of(best("good"))
+    assert data.metrics["test_accuracy_with_leaks"] == data.metrics["test_accuracy"]
+    assert data.metrics["test_leaks"] == 0
+    assert "test_leaks" not in data.tags
+    assert "with them" not in reason
+
+
 def test_a_study_that_was_not_promoted_never_opened_the_test_split(promoted, best):
     promoted("good")
     assert "test_openings" not in data_of(best("poor")).tags
@@ -192,6 +243,13 @@ def test_the_champion_opens_in_a_process_without_this_package(
 def test_a_study_without_results_is_refused(promoted, registry):
     with pytest.raises(UserError, match=r"'nobody' has no finished run.*make sweep"):
         promoted("nobody")
+    assert registry.at(CHAMPION) is None
+
+
+def test_a_study_that_was_judged_otherwise_is_refused(filled, load_split, source, registry):
+    facts = load_split, source.folder.fingerprint, pytest.fail
+    with pytest.raises(UserError, match=r"No run of study 'good' has cv_accuracy.*OBJECTIVE="):
+        promote(filled, "nutclf", "good", OBJECTIVES["cv"], *facts)
     assert registry.at(CHAMPION) is None
 
 

@@ -1,0 +1,286 @@
+"""The doctor on whole stores: everything at once, twice, under a living sweep, and after a kill."""
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from mlflow.tracking._tracking_service import client as tracking
+from optuna.trial import TrialState
+
+from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
+from nutclf.errors import UserError
+from nutclf.search.claims import Claims
+from nutclf.search.doctor import examine
+from nutclf.search.space import suggest
+from nutclf.search.study import open_study
+from nutclf.search.trial import RUN_ID
+from nutclf.track.doctor.databases import revision
+from nutclf.track.liveness import hold
+from nutclf.track.models import load_model
+from nutclf.track.runs import study_run, trial_run
+from nutclf.track.store import Store
+from nutclf.train.store import FeatureStore
+
+REPO = Path(__file__).parents[2]
+TAGS = {"data_fingerprint": "aa", "data_source": "photographs"}
+CONFIG = StudyConfig("killed", "mobilenetv2", SearchSpace(n_unfrozen=(0, 4)), OBJECTIVES["valid"])
+OLD_OPTUNA = "v3.0.0.d"
+
+# Records what a sweep records until a trial is under way; then it waits to be killed.
+SWEEP = """
+import sys
+from nutclf.search.claims import Claims
+from nutclf.search.space import suggest
+from nutclf.search.study import open_study
+from nutclf.track.liveness import hold
+from nutclf.track.runs import study_run, trial_run
+from nutclf.track.store import Store
+from tests.search.test_doctor import CONFIG, TAGS
+from nutclf.search.trial import RUN_ID
+store = Store.at(sys.argv[1], {}).prepare()
+study = open_study(store, CONFIG, {})
+parent = study_run(store, store.experiment_id("nutclf"), CONFIG.name, TAGS)
+with hold(store.folder) as worker:
+    trial = Claims(study, CONFIG, store.folder, worker, lambda *call: None).next(9)
+    suggest(trial, CONFIG.space)
+    run = trial_run(parent, "t000", trial.number, TAGS)
+    trial.set_user_attr(RUN_ID, run.run_id)
+    print(run.run_id, flush=True)
+    sys.stdin.read()
+"""
+
+
+class Visit:
+    """One visit of the doctor: what it counted and said."""
+
+    def __init__(self, store, features, fix=False):
+        tracking.utils._artifact_repos_cache.clear()  # as in the process of its own that it has
+        self.lines = []
+        self.tally = examine(store, features, fix, self.lines.append)
+        self.kinds = [line.partition(":")[0] for line in self.lines if not line.startswith(" ")]
+
+    @property
+    def counts(self):
+        return self.tally.found, self.tally.repaired, self.tally.left
+
+
+@pytest.fixture
+def features(tmp_path):
+    return tmp_path / "features"
+
+
+def contents(folder):
+    """Everything in a folder, databases row by row; their logs and the locks come and go."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix == ".db":
+            with closing(sqlite3.connect(file)) as database:
+                found[file.relative_to(folder)] = list(database.iterdump())
+        elif file.is_file() and not file.name.endswith((".lock", "-wal", "-shm")):
+            found[file.relative_to(folder)] = file.read_bytes()
+    return found
+
+
+def older_optuna(store):
+    """All that the step from Optuna 3.0 to the present schema adds is an index."""
+    with closing(sqlite3.connect(store.folder / "optuna.db")) as database, database:
+        database.execute("DROP INDEX IF EXISTS trials_study_id_key")
+        database.execute("UPDATE alembic_version SET version_num = ?", (OLD_OPTUNA,))
+
+
+def left_running(store):
+    """A trial and its run as a killed process leaves them."""
+    study = optuna.create_study(storage=store.optuna_url, study_name="left")
+    parent = study_run(store, store.experiment_id("nutclf"), "left", TAGS)
+    trial = study.ask({"rate": optuna.distributions.FloatDistribution(0, 1)})
+    trial.set_user_attr("worker", "gone")
+    run = trial_run(parent, "t000", 0, TAGS)
+    trial.set_user_attr(RUN_ID, run.run_id)
+    return run
+
+
+@pytest.fixture
+def ill(with_champion, copy_store, tmp_path, features):
+    """A store with one of everything that can be repaired, moved to another folder."""
+    store = copy_store(with_champion.folder, tmp_path / "store")
+    left_running(store)
+    client = store.client()
+    (promoted,) = client.search_runs(
+        [store.experiment_id("nutclf")], "tags.kind = 'trial' AND tags.study_name = 'promoted'"
+    )
+    client.set_terminated(promoted.info.run_id, "KILLED")
+    client.set_registered_model_alias("nutclf", "challenger", "1")
+    (store.folder / "artifacts/nutclf" / ("0" * 32)).mkdir()
+    FeatureStore(features, 10**9).get({}, (9,), "float32", lambda out: out.fill(1))
+    next(features.glob("*.npy")).write_bytes(b"damaged")
+    with closing(sqlite3.connect(store.folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE registered_model_aliases SET version = 7 WHERE alias='challenger'")
+    older_optuna(store)
+    shutil.move(store.folder, tmp_path / "moved")
+    return Store.at(tmp_path / "moved", {})
+
+
+def test_everything_is_repaired_at_once_and_a_second_time_nothing_changes(ill, features):
+    first = Visit(ill, features, fix=True)
+    found = [kind for kind in first.kinds if not kind.startswith("copied")]
+    assert found == [
+        "schema", "moved", "stale", "stale", "disagreement", "alias", "orphan", "features",
+    ]  # fmt: skip
+    assert first.counts == (8, 8, 0)
+    healthy = contents(ill.folder), contents(features)
+    second = Visit(ill, features, fix=True)
+    assert (second.counts, second.lines) == ((0, 0, 0), [])
+    assert (contents(ill.folder), contents(features)) == healthy
+    assert load_model(ill, "models:/nutclf@champion").output_shape == (None, 3)
+
+
+def test_without_fix_nothing_changes_and_what_rests_on_a_repair_waits(ill, features):
+    before = contents(ill.folder), contents(features)
+    visit = Visit(ill, features)
+    assert (contents(ill.folder), contents(features)) == before
+    assert visit.kinds[0] == "schema"
+    assert "can be judged once this is repaired" in visit.lines[1]
+    assert visit.kinds[-1] == "features"
+    assert visit.counts == (2, 0, 2)
+    assert visit.tally.repairable == 2
+
+
+def test_the_copies_hold_what_was_there_before(ill, features):
+    before = contents(ill.folder)
+    Visit(ill, features, fix=True)
+    (folder,) = (ill.folder / "backups").iterdir()
+    copies = contents(folder)
+    assert copies[Path("mlflow.db")] == before[Path("mlflow.db")]
+    assert copies[Path("optuna.db")] == before[Path("optuna.db")]
+
+
+def test_a_repair_that_cannot_be_made_is_said_and_counted(ill, features):
+    (ill.folder / "backups").write_text("in the way of the copies")
+    before = contents(ill.folder)
+    visit = Visit(ill, features, fix=True)
+    assert any(line.startswith("  not repaired: ") for line in visit.lines)
+    assert visit.counts == (2, 1, 1), "the features are repaired, the databases are not"
+    assert contents(ill.folder) == before
+
+
+def test_an_older_optuna_is_upgraded_with_all_it_holds(store, features):
+    left_running(store)
+    older_optuna(store)
+    visit = Visit(store, features, fix=True)
+    assert OLD_OPTUNA in visit.lines[0]
+    assert revision(store.folder / "optuna.db") != OLD_OPTUNA
+    assert len(optuna.load_study(study_name="left", storage=store.optuna_url).trials) == 2
+    assert revision(next((store.folder / "backups").rglob("optuna.db"))) == OLD_OPTUNA
+
+
+def test_a_newer_optuna_is_left_alone(store, features):
+    with closing(sqlite3.connect(store.folder / "optuna.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+    visit = Visit(store, features, fix=True)
+    assert "newer Optuna" in visit.lines[0]
+    assert visit.counts == (1, 0, 1)
+
+
+def answers_at(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def killed(store):
+    """A sweep in a process of its own, in the middle of its first trial."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(store.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPO,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+    )
+    process.run_id = process.stdout.readline().strip()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_killed_sweep_is_put_right_and_a_living_one_is_not_touched(store, features, killed):
+    assert Visit(store, features, fix=True).lines == [], "alive"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    seen = Visit(store, features)
+    assert seen.kinds == ["stale", "stale"]
+    assert seen.tally.repairable == 2
+    assert Visit(store, features, fix=True).counts == (2, 2, 0)
+    run = store.client().get_run(killed.run_id)
+    assert (run.info.status, run.data.tags["trial_state"]) == ("FAILED", "FAIL")
+    assert "its process ended" in run.data.tags["reason"]
+    study = open_study(store, CONFIG, {})
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    with hold(store.folder) as worker:
+        again = Claims(study, CONFIG, store.folder, worker, print).next(9)
+    assert suggest(again, CONFIG.space) == CONFIG.baseline == Recipe(), "trial 0 is not lost"
+
+
+def test_a_store_that_is_not_there_is_said_and_not_made(tmp_path, features):
+    with pytest.raises(UserError, match=r"no store .*nowhere.*STORE="):
+        Visit(Store.at(tmp_path / "nowhere", {}), features)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_in_an_empty_folder_nothing_is_made(tmp_path, features):
+    (tmp_path / "empty").mkdir()
+    assert Visit(Store.at(tmp_path / "empty", {}), features, fix=True).lines == []
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert not features.exists()
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "optuna.db"])
+def test_a_file_that_is_no_database_ends_in_a_sentence(tmp_path, features, name):
+    (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(9999))
+    with pytest.raises(UserError, match=r"cannot be read.*put back a copy"):
+        Visit(Store.at(tmp_path, {}), features)
+
+
+@pytest.mark.slow
+def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = left_running(store)
+    (store.folder / "artifacts/nutclf" / ("0" * 32)).mkdir(parents=True)
+    program = (
+        "import sys; from nutclf.track.store import Store; from nutclf.track.ui import serve_ui\n"
+        "serve_ui(Store.at(sys.argv[1], {}), int(sys.argv[2]))"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", program, str(store.folder), str(port)],
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # its processes end together
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not answers_at(port):
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.2)
+        remote = Store.at(store.folder, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"})
+        visit = Visit(remote, features, fix=True)
+        assert "is a server: its schema, addresses and files are not touched" in visit.lines[0]
+        assert visit.counts == (2, 2, 0)
+        assert Visit(remote, features, fix=True).counts == (0, 0, 0)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert store.client().get_run(run.run_id).info.status == "FAILED"
+    assert (store.folder / "artifacts/nutclf" / ("0" * 32)).exists()

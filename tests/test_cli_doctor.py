@@ -58,7 +58,7 @@ def test_a_store_that_is_not_there_is_a_mistake(cli, tmp_path):
 @pytest.mark.parametrize(("setting", "ending"), [("FIX=1", "doctor --fix"), ("FIX=", "doctor")])
 def test_the_target_is_the_verb(setting, ending):
     done = subprocess.run(
-        ["make", "-n", "doctor", setting, "STORE=here"],
+        ["make", "--no-print-directory", "-n", "doctor", setting, "STORE=here"],
         check=True,
         cwd=REPO,
         capture_output=True,

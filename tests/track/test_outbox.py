@@ -40,11 +40,12 @@ def serve(tmp_path_factory, port):
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
         command += ["--artifacts-destination", str(folder / "artifacts")]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        # Settings of MLflow that other tests left would be the server's too.
+        kept = {key: value for key, value in os.environ.items() if "MLFLOW" not in key}
         server = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | quiet,
+            env=kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

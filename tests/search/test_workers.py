@@ -1,5 +1,6 @@
 """Worker processes: real ones, that end, crash, and are stopped."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,7 +27,9 @@ def third_time_done(folder):
 
 
 def crash_first(folder):
-    if note(folder) == 1:
+    note(folder)
+    with contextlib.suppress(FileExistsError):
+        (folder / "first").touch(exist_ok=False)
         os._exit(9)
     return True
 
@@ -60,15 +63,15 @@ def test_a_process_that_is_not_done_is_replaced_by_a_fresh_one(tmp_path):
 
 def test_a_crash_is_said_and_the_work_goes_on(tmp_path):
     said = []
-    run_workers(1, crash_first, (tmp_path,), said.append)
-    assert len(list(tmp_path.iterdir())) == 2
+    run_workers(2, crash_first, (tmp_path,), said.append)
+    assert len(list(tmp_path.iterdir())) >= 2
     assert said == ["a worker crashed (exit code 9); its trial is run again"]
 
 
 def test_workers_that_always_crash_come_to_an_end(tmp_path):
     with pytest.raises(SweepFailed, match="3 workers crashed one after another"):
-        run_workers(1, crash_always, (tmp_path,), lambda line: None)
-    assert len(list(tmp_path.iterdir())) == 3
+        run_workers(2, crash_always, (tmp_path,), lambda line: None)
+    assert len(list(tmp_path.iterdir())) >= 3
 
 
 def test_what_a_person_must_hear_arrives(tmp_path):

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from nutclf.data.quiet import native_messages_hidden
 from nutclf.errors import SweepFailed, UserError
 from nutclf.search.signals import hear_signals_once
 
@@ -38,7 +39,8 @@ DataOption = Annotated[
 ObjectiveOption = Annotated[
     str,
     typer.Option(
-        help="valid (the published split), cv (folds of the training split), or auto: the study's."
+        help="cv (folds of the training split), valid (the published split), or auto: cv for "
+        "photographs, valid for drawings."
     ),
 ]
 StoreOption = Annotated[
@@ -325,24 +327,13 @@ def quiet() -> None:
     import logging
     import warnings
 
-    _import_tensorflow_silently()
+    with native_messages_hidden():  # TensorFlow prints on import, before a setting is heard
+        import tensorflow  # noqa: F401
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Promotion opens several models, and TensorFlow takes that for a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-
-
-def _import_tensorflow_silently() -> None:
-    """TensorFlow's C++ prints notices on import, before any setting of its own is heard."""
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def say(line: str) -> None:

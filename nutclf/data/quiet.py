@@ -1,5 +1,6 @@
-"""Keeps Pillow's warnings in, from any number of threads at once."""
+"""Keeps in what libraries say on their own."""
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -8,6 +9,19 @@ from contextlib import contextmanager
 _lock = threading.Lock()
 _saved_filters: list[warnings.catch_warnings] = []
 _readers = 0
+
+
+@contextmanager
+def native_messages_hidden() -> Iterator[None]:
+    """Hides what C++ writes to the file of errors itself, where there is no switch for it."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

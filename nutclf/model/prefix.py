@@ -1,8 +1,6 @@
 """The frozen part of a network, compiled: the fastest way through it on the machine at hand."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -11,6 +9,7 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
+from nutclf.data.quiet import native_messages_hidden
 from nutclf.model import cuts
 from nutclf.model.backbones import BackboneSpec
 from nutclf.model.network import scaling_layer
@@ -86,7 +85,7 @@ def _with_litert(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Pre
     # The graph holds its constants itself: there is nothing that the module has to keep alive.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
     blob = converter.convert()
-    with _native_messages_hidden():
+    with native_messages_hidden():  # it announces its kernels
         interpreter = Interpreter(model_content=blob, num_threads=n_threads())
         interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]["index"]
@@ -98,16 +97,3 @@ def _with_litert(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Pre
         return interpreter.get_tensor(exit_)
 
     return lambda batch: np.concatenate([one(image) for image in batch])
-
-
-@contextmanager
-def _native_messages_hidden() -> Iterator[None]:
-    """LiteRT announces its kernels on the file of errors, and has no switch for that."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

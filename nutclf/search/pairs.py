@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nutclf.search.claims import WORKER
-from nutclf.search.study import engine_settings
+from nutclf.search.study import open_storage
 from nutclf.search.trial import RUN_ID
 from nutclf.track.doctor.databases import Backups, sqlite_file
 from nutclf.track.doctor.finding import Finding
@@ -52,9 +52,7 @@ class Pairs:
         runs = [] if local and sqlite_file(store.tracking_uri) is None else read_runs(store)
         studies = {}
         if not store.optuna_url.startswith("sqlite") or sqlite_file(store.optuna_url):
-            storage = optuna.storages.RDBStorage(
-                store.optuna_url, engine_settings(store.optuna_url)
-            )
+            storage = open_storage(store.optuna_url)
             names = optuna.get_all_study_names(storage)
             studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
         trials = {

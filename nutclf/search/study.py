@@ -33,7 +33,7 @@ def open_study(store: Store, config: StudyConfig, facts: dict[str, str]) -> optu
     """
     signature, first = _signature(config, facts), as_parameters(config.baseline, config.space)
     with FileLock(store.folder / "store.lock"):
-        storage = optuna.storages.RDBStorage(store.optuna_url, engine_settings(store.optuna_url))
+        storage = open_storage(store.optuna_url)
         known = {study.study_name for study in optuna.get_all_study_summaries(storage)}
         study = optuna.create_study(
             storage=storage,
@@ -50,9 +50,10 @@ def open_study(store: Store, config: StudyConfig, facts: dict[str, str]) -> optu
     return study
 
 
-def engine_settings(url: str) -> dict | None:
-    """SQLite lets one process write at a time: the others wait this long, not five seconds."""
-    return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
+    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
+    return optuna.storages.RDBStorage(url, patient)
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def own_environment(monkeypatch):
     for name in (*OURS, "NUTCLF_OPTUNA_STORAGE"):
         monkeypatch.setenv(name, "")  # so that it is put back, whatever a test makes of it
         monkeypatch.delenv(name)
+    # urllib keeps the proxies of its first call: those that a test set would be everybody's.
+    urllib.request.install_opener(None)
 
 
 @pytest.fixture(scope="session")

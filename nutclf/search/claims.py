@@ -73,9 +73,8 @@ class Claims:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get(WORKER)
             if worker is None or not alive(self._folder, worker):
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                fail_abandoned(self._study, trial)
                 self._close(trial.number, TrialState.FAIL.name, ABANDONED)
-                queue_again(self._study, trial)
 
 
 def lock_of(folder: Path) -> FileLock:
@@ -83,12 +82,26 @@ def lock_of(folder: Path) -> FileLock:
     return FileLock(folder / "claims.lock")
 
 
-def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Queues the recipe of a trial whose process died, but not for ever; whether it did."""
+def fail_abandoned(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Fails a trial whose process died, and queues its recipe again; whether it was queued.
+
+    To be called by a holder of the lock. The queue comes first, and takes a trial once: whoever
+    dies in between leaves a trial that still says RUNNING, and the next one goes on from there.
+    """
+    again = _queue_again(study, trial)
+    study._storage.set_trial_user_attr(trial._trial_id, "reason", ABANDONED)
+    study.tell(trial.number, state=TrialState.FAIL)
+    return again
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Not for ever: a recipe that kills its process would do it again."""
     retries = trial.user_attrs.get(RETRIES, 0)
     # What was drawn, or what was queued to be drawn: death may come before the drawing.
     recipe = trial.params or trial.system_attrs.get("fixed_params", {})
     if retries >= MAX_RETRIES or not recipe:
         return False
-    study.enqueue_trial(recipe, user_attrs={RETRY_OF: trial.number, RETRIES: retries + 1})
+    queued = {other.user_attrs.get(RETRY_OF) for other in study.get_trials(deepcopy=False)}
+    if trial.number not in queued:
+        study.enqueue_trial(recipe, user_attrs={RETRY_OF: trial.number, RETRIES: retries + 1})
     return True

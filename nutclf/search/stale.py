@@ -4,7 +4,7 @@ import functools
 
 from optuna.trial import FrozenTrial, TrialState
 
-from nutclf.search.claims import ABANDONED, WORKER, lock_of, queue_again
+from nutclf.search.claims import ABANDONED, WORKER, fail_abandoned, lock_of
 from nutclf.search.pairs import Pairs, key_of
 from nutclf.track.doctor.finding import Finding
 from nutclf.track.doctor.records import RUNNING, RunRecord, end_run
@@ -61,9 +61,7 @@ def _fail(pairs: Pairs, name: str, trial: FrozenTrial) -> str:
     with lock_of(pairs.store.folder):
         if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
             return "a sweep that was started since has seen to it"
-        study._storage.set_trial_user_attr(trial._trial_id, "reason", ABANDONED)
-        study.tell(trial.number, state=TrialState.FAIL)
-        again = queue_again(study, trial)
+        again = fail_abandoned(study, trial)
     for run in pairs.of(name, trial):
         if run.status == RUNNING and not run.deleted:
             pairs.tell(run, TrialState.FAIL.name, ABANDONED)

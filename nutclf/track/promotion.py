@@ -9,7 +9,7 @@ from nutclf.config import Objective
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.track.evaluation import stored_predictions
-from nutclf.track.registry import CHALLENGER, CHAMPION, Registry, best_run, model_uri
+from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
 from nutclf.track.reload import LoadSplit, reload, reload_proved
 from nutclf.track.runs import Run
 from nutclf.track.sealed import FindLeaks, OnTest, judge_on_test
@@ -73,10 +73,13 @@ def promote(
     rival = Candidate(version, reloaded.classes, stored_predictions(run, "cv"), reloaded.valid)
     verdict = _verdict(store, rival, before, objective, load_split, force)
     reason = _in_words(found, version, before, objective, verdict, on_test)
-    registry.describe(version, reason, verdict.tags | on_test.tags)
+    if not (_same(before, version) and before.description):  # why it became champion stays
+        registry.describe(version, reason, verdict.tags | on_test.tags)
     champion = f"models:/{experiment}@{CHAMPION}"
     if verdict.wins:
         registry.point(CHAMPION, version)
+        if before is not None and not _same(before, version):
+            registry.point(PREVIOUS, before)  # the way back
         reload_proved(store, champion, run, load_split)
         if (challenger := registry.at(CHALLENGER)) and challenger.version == version.version:
             registry.drop(CHALLENGER)
@@ -119,7 +122,7 @@ def _in_words(
     """The decision as it stands in the version's description."""
     if before is None:
         did = "is champion:"
-    elif before.version == version.version:
+    elif _same(before, version):
         did = "is champion already:"
     else:
         verb = "replaces" if verdict.wins else "does not replace"
@@ -143,7 +146,7 @@ def _verdict(
     """Whether the model becomes champion, and why."""
     if champion is None:
         return Verdict(True, "there was none before.")
-    if champion.version == rival.version.version:
+    if _same(champion, rival.version):
         return Verdict(True, "still the best of its study.")
     present = reload(store, champion.source, load_split)
     out_of_fold = stored_predictions(Run(store.client(), champion.run_id), "cv")
@@ -153,6 +156,10 @@ def _verdict(
     if force and not found.wins:
         return Verdict(True, f"By force: {force} {found.reason}", found.comparison)
     return found
+
+
+def _same(one: ModelVersion | None, other: ModelVersion) -> bool:
+    return one is not None and one.version == other.version
 
 
 def _version_tags(found: MlflowRun) -> dict[str, str]:

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from nutclf.config import Objective
 from nutclf.track.runs import quoted
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases: the best, the latest that did not beat it, and the champion before this one."""
 
 
 @dataclass(frozen=True)

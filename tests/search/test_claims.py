@@ -67,6 +67,24 @@ def test_a_recipe_that_kills_its_process_is_given_up(claims, study):
     assert TrialState.WAITING not in {trial.state for trial in study.trials}
 
 
+def test_a_recipe_is_neither_lost_nor_doubled_by_death_in_queuing_it(claims, study, monkeypatch):
+    dead, recipe = die(study)
+
+    def killed(*arguments, **named):
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", killed)
+        with pytest.raises(SystemExit):
+            claims.retry_abandoned()
+    claims.retry_abandoned()
+    assert study.trials[dead.number].state == TrialState.FAIL
+    assert study.trials[dead.number].user_attrs["reason"] == ABANDONED
+    waiting = [trial for trial in study.trials if trial.state == TrialState.WAITING]
+    assert [trial.user_attrs[RETRY_OF] for trial in waiting] == [dead.number]
+    assert suggest(claims.next(1), CONFIG.space) == recipe
+
+
 def test_a_living_process_keeps_its_trial(claims, study, store, closed):
     with hold(store.folder) as other:
         die(study, other)

@@ -42,15 +42,16 @@ def serve(tmp_path_factory, port):
         command += ["--artifacts-destination", str(folder / "artifacts")]
         # Settings that other tests left would be the server's too.
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
-        server = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with (folder / "server.log").open("ab") as log:
+            server = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=log,
+                stderr=log,
+            )
         try:
-            _wait(f"http://127.0.0.1:{port}/health")
+            _wait(f"http://127.0.0.1:{port}/health", folder / "server.log")
             yield
         finally:
             server.terminate()
@@ -59,7 +60,7 @@ def serve(tmp_path_factory, port):
     return serving
 
 
-def _wait(address):
+def _wait(address, log):
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -67,7 +68,7 @@ def _wait(address):
             return
         except OSError:
             if time.monotonic() > deadline:
-                pytest.skip("MLflow's own server does not start here within a minute")
+                pytest.fail(f"No answer of MLflow's server within a minute:\n{log.read_text()}")
             time.sleep(0.2)
 
 

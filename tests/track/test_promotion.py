@@ -17,7 +17,7 @@ from nutclf.search.trial import TrialRunner
 from nutclf.track import reload
 from nutclf.track.evaluation import stored_predictions
 from nutclf.track.promotion import promote
-from nutclf.track.registry import CHALLENGER, CHAMPION, Registry, best_run, model_uri
+from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
 from nutclf.track.reload import Split
 from nutclf.track.runs import Run, study_run
 from nutclf.track.store import Store
@@ -115,12 +115,19 @@ def test_the_first_model_is_champion(promoted, registry, best):
 
 
 def test_a_better_model_replaces_the_champion(promoted, registry):
-    before, after = promoted("poor"), promoted("good")
+    before = promoted("poor")
+    assert registry.at(PREVIOUS) is None
+    after = promoted("good")
     assert after.is_champion
     assert registry.at(CHAMPION).version == after.version != before.version
+    assert registry.at(PREVIOUS).version == before.version
     assert f"replaces champion version {before.version}" in after.reason
     assert registry.at(CHAMPION).description == after.reason
     assert registry.at(CHALLENGER) is None
+    again = promoted("good")
+    assert "is champion already" in again.reason
+    assert registry.at(PREVIOUS).version == before.version, "the way back stays open"
+    assert registry.at(CHAMPION).description == after.reason, "why it became champion stays"
 
 
 def test_a_worse_model_becomes_challenger_and_the_champion_stays(promoted, registry):

@@ -6,10 +6,14 @@ Heavy libraries are imported inside the fixtures that need them: most tests need
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +225,70 @@ def with_champion(tmp_path_factory, migrated, begin, tiny_config, copy_store, lo
     fingerprint = source.folder.fingerprint
     promote(store, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
     return store
+
+
+@dataclass
+class Server:
+    """An MLflow server that can be away: `with server():`, its records kept meanwhile."""
+
+    folder: Path
+    port: int
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        # Settings that other tests left would be the server's too.
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
+        with (self.folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            self._wait()
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1).close()
+                return
+            except OSError as error:
+                log = self.folder / "server.log"
+                assert time.monotonic() < deadline, f"{error}\n{log.read_text()}"
+                time.sleep(0.2)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """An MLflow server, not started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "server").mkdir()
+    return Server(tmp_path / "server", port)
+
+
+@pytest.fixture
+def remote(server, tmp_path, monkeypatch):
+    """The store whose MLflow is `server`; it waits for it a second, not twenty."""
+    from nutclf.track import outbox
+    from nutclf.track.store import Store
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(outbox, "_PAUSE_S", 1.0)
+    address = f"http://127.0.0.1:{server.port}"
+    return Store.at(tmp_path / "store", {"MLFLOW_TRACKING_URI": address})
 
 
 @dataclass

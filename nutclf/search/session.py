@@ -25,6 +25,7 @@ from nutclf.search.sweep import sweep
 from nutclf.search.trial import TrialRunner
 from nutclf.track.liveness import hold
 from nutclf.track.models import open_outbox
+from nutclf.track.outbox import is_away
 from nutclf.track.runs import DataRecord, Run, close_runs, running_trials, study_run
 from nutclf.train.store import FeatureStore
 from nutclf.train.workbench import LabelledImages, Workbench
@@ -120,7 +121,7 @@ class Session:
                 full = sweep(
                     self._study, runner, self._config, n_trials, self._say, claims, most_here
                 )
-                if full and not (self._parent.outbox and self._parent.outbox.waiting()):
+                if full:
                     self._score_winner_again(worker)
             return full
         finally:
@@ -141,16 +142,22 @@ class Session:
     def _score_winner_again(self, worker: str) -> None:
         """In one process of those that work on the study; the others have nothing left to do."""
         with contextlib.suppress(Timeout), FileLock(self._store.folder / "seeds.lock", timeout=0):
-            spread_over_seeds(
-                self._study,
-                self._config,
-                self._bench,
-                self._record,
-                self._parent,
-                self._folds,
-                self._say,
-                worker,
-            )
+            try:
+                spread_over_seeds(
+                    self._study,
+                    self._config,
+                    self._bench,
+                    self._record,
+                    self._parent,
+                    self._folds,
+                    self._say,
+                    worker,
+                )
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                # Which seeds were scored is MLflow's to say; the trials themselves are all kept.
+                self._say("The winner's other seeds wait for MLflow; the next sweep scores them.")
 
 
 def settle(study: optuna.Study, parent: Run) -> None:

@@ -29,7 +29,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from nutclf.errors import UserError
-from nutclf.track.outbox import Deliver, Outbox
+from nutclf.track.outbox import Deliver, Outbox, is_away
 from nutclf.track.store import Store
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -263,9 +263,16 @@ def trial_run(
 
 
 def close_runs(parent: Run, number: int, state: str, reason: str | None) -> None:
-    """Ends the runs of a trial that still say RUNNING, as a process that died leaves them."""
-    for run in _running(parent, f"tags.trial_number = '{number}'"):
-        Run(parent.client, run.info.run_id).end(state, reason)
+    """Ends the runs of a trial that still say RUNNING, as a process that died leaves them.
+
+    While a server is away nothing is ended: the next sweep does it at its start.
+    """
+    try:
+        for run in _running(parent, f"tags.trial_number = '{number}'"):
+            Run(parent.client, run.info.run_id).end(state, reason)
+    except Exception as error:
+        if not is_away(error):
+            raise
 
 
 def running_trials(parent: Run) -> set[int]:

@@ -1,5 +1,5 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, BACKBONE, TRIALS, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX.
+# What a person sets: STUDY, NAME, BACKBONE, TRIALS, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX, TO, OUT.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
@@ -14,7 +14,9 @@ OBJECTIVE ?= auto
 WORKERS ?= 1
 FORCE ?=
 FIX ?=
-PORT ?= 5000
+PORT ?=
+TO ?= litert
+OUT ?= exports
 
 BIN := .venv/bin
 NUTCLF = NUTCLF_STORE='$(STORE)' $(BIN)/python -m nutclf
@@ -23,7 +25,7 @@ GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep promote predict ui audit ladder doctor bench test test-all check format clean lock
+.PHONY: help sweep promote predict ui serve export audit report ladder doctor bench test test-all check format clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,11 +40,20 @@ predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [
 	@test -n "$(IMAGE)" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
 	@$(NUTCLF) predict --model '$(MODEL)' -- $(IMAGE)
 
-ui: .venv ## Open the MLflow UI on the records [PORT STORE]
-	@$(NUTCLF) ui --port '$(PORT)'
+ui: .venv ## Open the MLflow UI on the records [PORT=5000 STORE]
+	@$(NUTCLF) ui --port '$(or $(PORT),5000)'
+
+serve: .venv ## The champion over HTTP: POST photographs to /invocations [PORT=8000 MODEL STORE]
+	@$(NUTCLF) serve --port '$(or $(PORT),8000)' --model '$(MODEL)'
+
+export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [MODEL OUT DATA STORE]
+	@$(NUTCLF) export --to '$(TO)' --model '$(MODEL)' --out '$(OUT)' --data '$(DATA)'
 
 audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
 	@$(NUTCLF) audit --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)'
+
+report: .venv ## One page on a study, to be read without network: ranking, curves, mistakes [STUDY DATA STORE]
+	@$(NUTCLF) report --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)'
 
 ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
 	@$(NUTCLF) ladder --backbone '$(BACKBONE)' --data '$(DATA)'

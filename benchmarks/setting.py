@@ -12,9 +12,11 @@ def study_of(recipes: list[Recipe], **settings) -> StudyConfig:
         n_unfrozen=tuple(sorted({recipe.n_unfrozen for recipe in recipes})),
         epochs=(1, max(recipe.epochs for recipe in recipes)),
         lr_schedule=tuple(sorted({recipe.lr_schedule for recipe in recipes})),
+        batch_size=tuple(sorted({recipe.batch_size for recipe in recipes})),
         warmup_epochs=tuple(sorted({recipe.warmup_epochs for recipe in recipes})),
         label_smoothing=tuple(sorted({recipe.label_smoothing for recipe in recipes})),
         weight_decay=tuple(sorted({recipe.weight_decay for recipe in recipes})),
+        batch_norm=tuple(sorted({recipe.batch_norm for recipe in recipes})),
     )
     return StudyConfig("benchmark", "mobilenetv2", space, baseline=recipes[0], **settings)
 

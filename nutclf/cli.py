@@ -4,6 +4,7 @@ Heavy libraries are imported inside the verbs: help must answer at once.
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,6 +64,7 @@ def sweep(
 ) -> None:
     """Search the recipe, record every trial, and promote the best model."""
     quiet()
+    from nutclf.search.explain import explain
     from nutclf.search.places import Places
     from nutclf.search.session import EXPERIMENTS
     from nutclf.search.workers import run_workers
@@ -72,6 +74,8 @@ def sweep(
     run_workers(workers, work, (config, source, places, trials, weights), say)
     experiment = EXPERIMENTS[source.kind]
     verdict = promote_best(places.store, experiment, config, source)
+    command = as_typed(study, name, trials, data, objective, weights)
+    explain(places.store, config, source, say, command)
     model = "" if experiment == "nutclf" else f" MODEL={experiment}"
     say("")
     say(f"Look at it:   make ui{store_hint(store)}")
@@ -91,10 +95,13 @@ def promote(
 ) -> None:
     """Register a study's best model; make it champion if it beats the present one."""
     quiet()
+    from nutclf.search.explain import explain
     from nutclf.search.session import EXPERIMENTS
 
     config, source = open_study_on_data(study, name, data, objective)
-    promote_best(open_store(store).prepare(), EXPERIMENTS[source.kind], config, source, force)
+    records = open_store(store).prepare()
+    promote_best(records, EXPERIMENTS[source.kind], config, source, force)
+    explain(records, config, source, say)
 
 
 @app.command()
@@ -113,6 +120,47 @@ def predict(
         failed += answer.error is not None
     if failed:
         raise UserError(f"{failed} file(s) could not be read; the reasons are above.")
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    model: Annotated[str, typer.Option(help="Name of the registered model.")] = "nutclf",
+    store: StoreOption = "mlruns",
+) -> None:
+    """Answer photographs over HTTP with the champion, through MLflow's scoring server."""
+    quiet()
+    from nutclf.serve.champion import open_champion
+    from nutclf.serve.server import application, listen
+    from nutclf.serve.server import serve as answer
+
+    heard = listen(host, port)
+    app = application(open_champion(open_store(store), model))
+    say(f"{model}@champion answers at http://{host}:{port}/invocations   (Ctrl-C ends it)")
+    answer(app, heard)
+
+
+@app.command()
+def export(
+    to: Annotated[str, typer.Option(help="litert (float and int8), or onnx.")] = "litert",
+    model: Annotated[str, typer.Option(help="Name of the registered model.")] = "nutclf",
+    out: Annotated[Path, typer.Option(help="Folder of the files.")] = Path("exports"),
+    data: DataOption = "auto",
+    store: StoreOption = "mlruns",
+) -> None:
+    """Write the champion for phones and other runtimes, and hold it against the original."""
+    quiet()
+    from nutclf.serve.export import check_format, export_champion
+
+    check_format(to)  # told before any data are fetched
+    source = find_data(data)
+    records, load_split = open_store(store), splits_of(source)
+    fingerprint = source.folder.fingerprint
+    for found in export_champion(records, model, to, out, load_split, fingerprint):
+        say(found.line())
 
 
 @app.command()
@@ -135,6 +183,33 @@ def audit(
     found = audit_images(config, source, places, say)
     for line in ("", *audit_lines(found)):
         say(line)
+
+
+@app.command()
+def report(
+    study: StudyOption = "mobilenetv2",
+    name: NameOption = "",
+    data: DataOption = "auto",
+    objective: ObjectiveOption = "auto",
+    store: StoreOption = "mlruns",
+) -> None:
+    """Write one page on a study, to be read without network: ranking, curves, mistakes."""
+    quiet()
+    from nutclf.report.page import draw_page
+    from nutclf.search.explain import explain
+    from nutclf.search.plots import importances
+    from nutclf.search.session import EXPERIMENTS
+    from nutclf.search.study import find_study
+    from nutclf.track.report import keep_page, read_evidence
+    from nutclf.track.study_records import read_study
+
+    config, source = open_study_on_data(study, name, data, objective)
+    records, folder = open_store(store).prepare(), source.folder
+    found = read_study(records, EXPERIMENTS[source.kind], config, folder.fingerprint)
+    explain(records, config, source, say)
+    shares = importances(find_study(records, config.name))
+    page = draw_page(found, read_evidence(found), shares, folder.root)
+    say(f"The report, also an artifact of the study's run: {keep_page(records, found, page)}")
 
 
 @app.command()
@@ -224,40 +299,44 @@ def open_study_on_data(study: str, name: str, data: str, objective: str):
 def promote_best(store, experiment: str, config, source, force: str = ""):
     """Promotes, and prints the verdict."""
     from nutclf.data.duplicates import leaked_test_images
-    from nutclf.data.folder import read_split
-    from nutclf.track.outbox import is_away
     from nutclf.track.promotion import promote
+
+    def find_leaks():
+        return leaked_test_images(source.folder)
+
+    verdict = promote(
+        store,
+        experiment,
+        config.name,
+        config.objective,
+        splits_of(source),
+        source.folder.fingerprint,
+        find_leaks,
+        force,
+    )
+    say("")
+    say(verdict.reason)
+    return verdict
+
+
+def as_typed(study: str, name: str, trials: int, data: str, objective: str, weights: str) -> str:
+    """The sweep as a person types it again; what has its default is left out."""
+    given = {"NAME": name, "DATA": data, "OBJECTIVE": objective, "WEIGHTS": weights}
+    said = {key: value for key, value in given.items() if value not in ("", "auto", "pretrained")}
+    settings = {"STUDY": study, "TRIALS": str(trials)} | said
+    return " ".join(["make sweep", *(f"{k}={shlex.quote(v)}" for k, v in settings.items())])
+
+
+def splits_of(source):
+    """Reads the data set's splits, for those that ask for them one by one."""
+    from nutclf.data.folder import read_split
     from nutclf.track.reload import Split
 
     def load_split(split: str, size: int) -> Split:
         loaded = read_split(source.folder, split, size)
         return Split(loaded.images, loaded.labels, loaded.paths)
 
-    def find_leaks():
-        return leaked_test_images(source.folder)
-
-    fingerprint = source.folder.fingerprint
-    try:
-        verdict = promote(
-            store,
-            experiment,
-            config.name,
-            config.objective,
-            load_split,
-            fingerprint,
-            find_leaks,
-            force,
-        )
-    except Exception as error:
-        if not is_away(error):
-            raise
-        raise UserError(
-            f"MLflow at {store.tracking_uri} does not answer; every trial is kept. Run "
-            "`make promote` once it does."
-        ) from error
-    say("")
-    say(verdict.reason)
-    return verdict
+    return load_split
 
 
 def load_study(study: str, name: str):
@@ -357,10 +436,19 @@ def main() -> None:
             _INTERRUPTED,
         )
     except Exception as error:
-        if not hasattr(error, "show"):  # click's own: a misspelt option, a wrong value
+        if hasattr(error, "show"):  # click's own: a misspelt option, a wrong value
+            error.show()
+            sys.exit(error.exit_code)
+        from nutclf.track.outbox import is_away
+
+        server = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if not server.startswith("http") or not is_away(error):
             raise
-        error.show()
-        sys.exit(error.exit_code)
+        _leave(
+            f"nutclf: MLflow at {server} does not answer any more; what was recorded is kept. Give "
+            "the same command once it does.",
+            2,
+        )
 
 
 def _leave(line: str, code: int) -> None:

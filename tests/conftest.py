@@ -400,3 +400,11 @@ def cli(checkout, tmp_path_factory):
     )
     yield Cli(checkout, parent, tmp_path_factory.mktemp("cli"))
     parent.communicate()
+
+
+@pytest.fixture(scope="session")
+def swept_once(cli, nuts, tmp_path_factory):
+    """A sweep of one trial: the folder of its records, only to be read, and what it printed."""
+    folder = tmp_path_factory.mktemp("swept") / "store"
+    quick = ("--study", "quick", "--weights", "random", "--data", nuts)
+    return folder, cli("sweep", *quick, "--trials", 1, NUTCLF_STORE=folder)

@@ -206,10 +206,9 @@ def test_a_misspelt_command(cli, records, arguments, complaint):
 
 
 @pytest.fixture(scope="module")
-def swept(cli, nuts, tmp_path_factory):
+def swept(swept_once):
     """A sweep of one trial: its records, and what it printed."""
-    folder = tmp_path_factory.mktemp("swept") / "store"
-    done = cli("sweep", *QUICK, "--trials", 1, "--data", nuts, NUTCLF_STORE=folder)
+    folder, done = swept_once
     return Records(folder), done
 
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 
-from nutclf.evaluate.metrics import EPSILON, cross_entropy
+from nutclf.evaluate.metrics import cross_entropy
+from nutclf.evaluate.temperature import apply_temperature
 
 TEMPERATURES = (0.05, 20.0)
 """Range searched by `fit_temperature`; its ends stand for "always right" and "knows nothing"."""
@@ -30,22 +30,6 @@ def fit_temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
     bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return math.exp(best.x)
-
-
-def apply_temperature(y_prob: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log p / T), float64 [N, C]; never changes which class comes first.
-
-    Args:
-      y_prob: probabilities [N, C], clipped at 1e-7 from below, as in the loss.
-      temperature: T > 0; 1 changes nothing, more flattens, less sharpens.
-
-    Raises:
-      ValueError: temperature is not above 0.
-    """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is {temperature}; it must be above 0 and finite")
-    logits = np.log(np.clip(np.asarray(y_prob, dtype=np.float64), EPSILON, None))
-    return softmax(logits / temperature, axis=1)
 
 
 def reliability_table(y_prob: np.ndarray, y_true: np.ndarray, bins: int = 15) -> pd.DataFrame:

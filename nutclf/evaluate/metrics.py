@@ -11,9 +11,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from nutclf.evaluate.predictions import labels, probabilities
-
-EPSILON = 1e-7
-"""Keras' fuzz factor: probabilities are clipped to [1e-7, 1 - 1e-7] before the logarithm."""
+from nutclf.evaluate.temperature import EPSILON
 
 _SCORES = ("precision", "recall", "f1")
 

@@ -26,7 +26,15 @@ class _StillBatchNormalization(keras.layers.BatchNormalization):
 def _still(layer: keras.Layer) -> keras.Layer:
     if isinstance(layer, keras.layers.BatchNormalization):
         return _StillBatchNormalization.from_config(layer.get_config())
+    return _stock(layer)
+
+
+def _stock(layer: keras.Layer) -> keras.Layer:
     return layer.__class__.from_config(layer.get_config())
+
+
+_CLONES = {"still": _still, "adapt": _stock}
+"""How layers are copied into a tail, by `Recipe.batch_norm`."""
 
 
 def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
@@ -45,7 +53,13 @@ def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, see
 
 
 def build_tail(
-    trunk: keras.Model, cut: int, n_unfrozen: int, n_classes: int, dropout_rate: float, seed: int
+    trunk: keras.Model,
+    cut: int,
+    n_unfrozen: int,
+    n_classes: int,
+    dropout_rate: float,
+    seed: int,
+    batch_norm: str = "still",
 ) -> keras.Model:
     """The part of the network that a trial trains, with weights of its own.
 
@@ -56,6 +70,7 @@ def build_tail(
       n_classes: width of the softmax.
       dropout_rate: [0, 1).
       seed: of the head's initial weights and of dropout.
+      batch_norm: "still", or "adapt": see `nutclf.config.Recipe`.
 
     Returns:
       A model from what layer `cut` puts out to class probabilities [B, n_classes]. Frozen layers
@@ -66,7 +81,9 @@ def build_tail(
     pooled = features
     if cut < last:
         source = cuts.between(trunk, cut, last)
-        part = keras.models.clone_model(source, input_tensors=features, clone_function=_still)
+        part = keras.models.clone_model(
+            source, input_tensors=features, clone_function=_CLONES[batch_norm]
+        )
         part.set_weights(source.get_weights())
         pooled = part.output
     model = keras.Model(features, add_head(pooled, n_classes, dropout_rate, seed), name="tail")

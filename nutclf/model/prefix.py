@@ -61,7 +61,8 @@ def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix
     return _with_litert(forward, shape, dtype)
 
 
-def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
+def constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
+    """`forward` as a graph that holds its weights itself; `shape` is that of its one input."""
     traced = tf.function(forward, jit_compile=False).get_concrete_function(
         tf.TensorSpec(shape, dtype)
     )
@@ -69,7 +70,7 @@ def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DTy
 
 
 def _with_tensorflow(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
-    graph = _constant_graph(forward, (None, *shape), dtype)
+    graph = constant_graph(forward, (None, *shape), dtype)
 
     def run(batch: np.ndarray) -> np.ndarray:
         result = graph(tf.constant(batch))
@@ -81,7 +82,7 @@ def _with_tensorflow(forward: Forward, shape: Sequence[int], dtype: tf.DType) ->
 def _with_litert(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
     from ai_edge_litert.interpreter import Interpreter
 
-    graph = _constant_graph(forward, (1, *shape), dtype)
+    graph = constant_graph(forward, (1, *shape), dtype)
     # The graph holds its constants itself: there is nothing that the module has to keep alive.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
     blob = converter.convert()

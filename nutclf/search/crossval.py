@@ -46,8 +46,8 @@ def cross_validate(
 ) -> CrossValidated:
     """Fits the learner once a fold, and predicts the images that the fold holds out.
 
-    Each fit is the procedure that the final model goes through, best epoch and plateau judged on
-    the valid split; the held-out images take no part in it.
+    Each fit is the procedure that the final model goes through: the last epoch is kept, and of the
+    valid split only a plateau is judged. The held-out images take no part in it.
 
     Args:
       bench: of the study.

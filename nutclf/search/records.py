@@ -4,15 +4,18 @@ import dataclasses
 
 import pandas as pd
 
-from nutclf.config import Recipe, StudyConfig
+from nutclf.config import COVERAGE, Recipe, StudyConfig
 from nutclf.evaluate.predictions import prediction_table
+from nutclf.evaluate.recalibration import recalibrate
 from nutclf.model.network import HEAD_LAYERS, parameter_counts
 from nutclf.model.threads import n_threads
+from nutclf.search.scoring import Score
 from nutclf.search.study import flatten
+from nutclf.track.calibration import write_calibration
 from nutclf.track.evaluation import FOLDER, write_evaluation
 from nutclf.track.models import log_model
 from nutclf.track.runs import DataRecord, Run, write_json
-from nutclf.train.learner import History, Learner
+from nutclf.train.learner import Learner
 from nutclf.train.workbench import Workbench
 
 
@@ -52,12 +55,16 @@ def record_sizes(run: Run, bench: Workbench, learner: Learner) -> None:
 
 
 def record_fit(
-    run: Run, bench: Workbench, data: DataRecord, learner: Learner, history: History
+    run: Run, bench: Workbench, data: DataRecord, learner: Learner, score: Score
 ) -> None:
-    """Predictions, matrix and figures of the valid split, learning curves, the model."""
+    """Predictions, matrix and figures of the valid split, learning curves, calibration, the model.
+
+    The temperature is that of the out-of-fold predictions where there are any: they are many more,
+    and no epoch was picked by them.
+    """
     from nutclf.evaluate.figures import learning_curves
 
-    valid, classes = bench.splits["valid"], bench.classes
+    history, valid, classes = score.history, bench.splits["valid"], bench.classes
     whole, y_prob = bench.assemble(learner)
     table = prediction_table(valid.paths, valid.labels, y_prob, classes)
     write_evaluation(run, "valid", table, classes, history.best["valid_accuracy"])
@@ -67,7 +74,10 @@ def record_fit(
         (folder / FOLDER).mkdir()
         figure = learning_curves(epochs, history.best_epoch)
         figure.savefig(folder / FOLDER / "learning_curves.png")
-    log_model(run, whole, _metadata(bench, data))
+    split, held_out = ("valid", table) if score.out_of_fold is None else ("cv", score.out_of_fold)
+    found = recalibrate(held_out, classes, COVERAGE)
+    write_calibration(run, split, found)
+    log_model(run, whole, _metadata(bench, data) | vars(found.confidence))
 
 
 def _metadata(bench: Workbench, data: DataRecord) -> dict[str, object]:

@@ -38,7 +38,7 @@ def fit_rung(run: Run, rung: Rung, bench: Workbench, data: DataRecord) -> tuple[
     record_sizes(run, bench, learner)
     watch = Watch(epoch=lambda epoch, figures: run.metrics(figures, step=epoch))
     score = full_score(run, bench, learner, config.objective, None, watch)
-    record_fit(run, bench, data, learner, score.history)
+    record_fit(run, bench, data, learner, score)
     once = _of_train(bench, learner)
     run.metrics(once)
     run.metrics({"time_features_s": score.spent.features, "time_train_s": score.spent.training})

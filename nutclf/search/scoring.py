@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from nutclf.config import Objective
 from nutclf.search.crossval import CrossValidated, Report, cross_validate
@@ -46,11 +47,13 @@ class Score:
       metrics: of the whole trial, the objective's among them.
       spent: seconds.
       history: of the fit on the whole training split; None where there was none.
+      out_of_fold: predictions of the training split; None where it was not cross-validated.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
     history: History | None = None
+    out_of_fold: pd.DataFrame | None = None
 
 
 def cross_validated_score(
@@ -62,7 +65,8 @@ def cross_validated_score(
       A score whose metrics are `cv_accuracy`, `cv_accuracy_std` (sample standard deviation over
       folds), `cv_loss`, `cv_macro_f1` and the others of `write_evaluation`.
     """
-    score, found = Score(), cross_validate(bench, learner, folds, report)
+    found = cross_validate(bench, learner, folds, report)
+    score = Score(out_of_fold=found.table)
     score.spent.add(found)
     for fold, accuracy in enumerate(found.fold_accuracies, start=1):
         run.metrics({"fold_accuracy": accuracy}, step=fold)

@@ -16,9 +16,11 @@ def suggest(trial: optuna.Trial, space: SearchSpace) -> Recipe:
         epochs=trial.suggest_int("epochs", *space.epochs),
         lr_schedule=_choice(trial, "lr_schedule", space.lr_schedule),
         learning_rate=trial.suggest_float("learning_rate", *space.learning_rate, log=True),
+        batch_size=_choice(trial, "batch_size", space.batch_size),
         warmup_epochs=_choice(trial, "warmup_epochs", space.warmup_epochs),
         label_smoothing=_choice(trial, "label_smoothing", space.label_smoothing),
         weight_decay=_choice(trial, "weight_decay", space.weight_decay),
+        batch_norm=_choice(trial, "batch_norm", space.batch_norm),
     )
 
 

@@ -50,6 +50,15 @@ def open_study(store: Store, config: StudyConfig, facts: dict[str, str]) -> optu
     return study
 
 
+def find_study(store: Store, name: str) -> optuna.Study:
+    """A study that is there, to be read only.
+
+    Raises:
+      KeyError: there is none of this name.
+    """
+    return optuna.load_study(study_name=name, storage=open_storage(store.optuna_url))
+
+
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None

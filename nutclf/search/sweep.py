@@ -38,16 +38,17 @@ def sweep(
       most_here: trials to run in this process at most; None is all.
 
     Returns:
-      Whether the study is full; if not, another process has to go on.
+      Whether the study is at its end; if not, another process has to go on. It is also where five
+      times as many trials as were asked for brought fewer results, and the others were pruned.
 
     Raises:
-      SweepFailed: `MAX_FAILURES_IN_A_ROW` trials failed one after another, or five times as many
-        trials as were asked for have not brought the results.
+      SweepFailed: `MAX_FAILURES_IN_A_ROW` trials failed one after another, or so many trials
+        brought no result at all.
     """
     started, at_start, failures, ran = time.perf_counter(), n_complete(study), 0, 0
     study.pruner = pruner_for(config)
     while most_here is None or ran < most_here:
-        if (trial := claims.next(n_trials)) is None:
+        if _is_exhausted(study, n_trials, say) or (trial := claims.next(n_trials)) is None:
             return True
         outcome = runner.run(study, trial)
         ran += 1
@@ -57,10 +58,18 @@ def sweep(
             raise SweepFailed(
                 f"the last {failures} trials failed, the last one with: {outcome.summary}"
             )
-        attempts, done = len(study.get_trials(deepcopy=False)), n_complete(study)
-        if done < n_trials and attempts >= _MAX_ATTEMPTS_PER_TRIAL * n_trials:
-            raise SweepFailed(f"{attempts} trials brought {done} results")
     return n_complete(study) >= n_trials
+
+
+def _is_exhausted(study: optuna.Study, n_trials: int, say: Callable[[str], None]) -> bool:
+    """Whether more trials would hardly bring the results that are missing."""
+    attempts, done = len(study.get_trials(deepcopy=False)), n_complete(study)
+    if done >= n_trials or attempts < _MAX_ATTEMPTS_PER_TRIAL * n_trials:
+        return False
+    if not done:
+        raise SweepFailed(f"{attempts} trials brought no result")
+    say(f"{attempts} trials brought {done} results, the others were stopped as poorer: enough.")
+    return True
 
 
 def pruner_for(config: StudyConfig) -> optuna.pruners.BasePruner:

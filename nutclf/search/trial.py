@@ -115,7 +115,7 @@ class TrialRunner:
         learner = bench.learner(recipe)
         record_sizes(run, bench, learner)
         score = full_score(run, bench, learner, objective, self._folds, self._watch(trial, run))
-        record_fit(run, bench, self._data, learner, score.history)
+        record_fit(run, bench, self._data, learner, score)
         spent, seconds = score.spent, time.perf_counter() - started
         run.metrics(
             {

@@ -1,4 +1,4 @@
-"""The champion's answers to photographs."""
+"""The champion's answers to files of photographs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,39 +7,32 @@ from pathlib import Path
 import numpy as np
 
 from nutclf.data.listing import IMAGE_EXTENSIONS, bad_link, is_litter
-from nutclf.data.reader import UnreadableImage, read_image
+from nutclf.data.reader import UnreadableImage
 from nutclf.errors import UserError
-from nutclf.model.network import predict_pixels
-from nutclf.track.models import load_metadata, load_model
-from nutclf.track.registry import CHAMPION, Registry
+from nutclf.serve.champion import open_champion
+from nutclf.serve.recognise import Recognised
 from nutclf.track.store import Store
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one photograph.
+    """What the model says of one file.
 
     Attributes:
       path: of the file.
-      probabilities: by class name, in the model's order; empty when the file could not be read.
+      found: None where the file could not be read.
       error: why not, or None.
     """
 
     path: Path
-    probabilities: dict[str, float]
+    found: Recognised | None
     error: str | None = None
 
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=self.probabilities.get)
-
     def line(self) -> str:
-        """For a terminal: the label, its probability, then the runners-up."""
-        if self.error is not None:
+        """For a terminal."""
+        if self.found is None:
             return f"{self.path}: cannot be read, {self.error}"
-        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-        return f"{self.path}: " + ", ".join(f"{name} {value:.3f}" for name, value in ranked[:3])
+        return f"{self.path}: {self.found.line()}"
 
 
 def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Answer]:
@@ -49,24 +42,17 @@ def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Ans
       UserError: a path that is not there, a folder without images, or no champion.
     """
     files = [pair for path in paths for pair in _expand(path)]
-    if Registry(store.prepare().client(), name).at(CHAMPION) is None:
-        raise UserError(
-            f"{name!r} has no champion in {store.tracking_uri}; run `make sweep` first, or name "
-            "the store with STORE= and the model with MODEL=."
-        )
-    address = f"models:/{name}@{CHAMPION}"
-    model, metadata = load_model(store, address), load_metadata(store, address)
+    champion = open_champion(store, name)
     for file, left_out in files:
         if left_out:
-            yield Answer(file, {}, left_out)
+            yield Answer(file, None, left_out)
             continue
         try:
-            pixels = read_image(file, metadata["image_size"])
+            pixels = champion.read(file)
         except UnreadableImage as error:
-            yield Answer(file, {}, str(error))
+            yield Answer(file, None, str(error))
             continue
-        values = predict_pixels(model, pixels[np.newaxis])[0].tolist()
-        yield Answer(file, dict(zip(metadata["classes"], values, strict=True)))
+        yield Answer(file, champion.recognise(pixels[np.newaxis])[0])
 
 
 def _expand(path: Path) -> list[tuple[Path, str | None]]:

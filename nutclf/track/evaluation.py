@@ -80,11 +80,11 @@ def stored_predictions(run: Run, split: str) -> pd.DataFrame | None:
 
 
 @contextmanager
-def stored_file(run: Run, name: str) -> Iterator[Path | None]:
-    """A file of a run's `evaluation/`, fetched for as long as it is read; None when not there."""
-    path = f"{FOLDER}/{name}"
-    if path not in {file.path for file in run.client.list_artifacts(run.run_id, FOLDER)}:
+def stored_file(run: Run, name: str, folder: str = FOLDER) -> Iterator[Path | None]:
+    """A file of a run's artifacts, fetched for as long as it is read; None when not there."""
+    path = f"{folder}/{name}"
+    if path not in {file.path for file in run.client.list_artifacts(run.run_id, folder)}:
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(run.client.download_artifacts(run.run_id, path, folder))
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(run.client.download_artifacts(run.run_id, path, place))

@@ -1,24 +1,25 @@
 """Models in MLflow: logged under their run, opened again by address."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
-import mlflow.keras
-import numpy as np
+import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
 from yaml import YAMLError
 
 from nutclf.errors import UserError
+from nutclf.track import flavor
 from nutclf.track.outbox import Outbox
 from nutclf.track.runs import KINDS, Run
 from nutclf.track.store import Store
 
 NAME = "model"
 _KEPT = "model.keras"
+_NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflow itself
 
 
 def log_model(run: Run, model: keras.Model, metadata: Mapping[str, object]) -> str | None:
@@ -51,13 +52,12 @@ def _log(client: MlflowClient, run_id: str, model: keras.Model, metadata: dict) 
     logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id)
     info = Model.log(
         None,
-        flavor=mlflow.keras,
+        flavor=flavor,
         model=model,
         model_id=logged.model_id,
         run_id=run_id,
-        signature=_signature(model.output_shape[-1]),
         # Named, not inferred: to infer them MLflow loads the model in a new process, 11 to 15 s.
-        pip_requirements=[f"keras=={keras.__version__}", f"tensorflow=={_tensorflow_version()}"],
+        pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
         metadata=metadata,
     )
     return info.model_uri
@@ -114,16 +114,3 @@ def _refused(store: Store, uri: str, error: Exception) -> UserError:
         f"The model {uri} of {store.tracking_uri} is not opened, as its files are not those that "
         f"were saved ({reason}); put them back, or see what is wrong with `make doctor`."
     )
-
-
-def _signature(n_classes: int) -> ModelSignature:
-    """uint8 only: pixels scaled to 0..1 are floats, and would otherwise be taken for darkness."""
-    pixels = TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))
-    probabilities = TensorSpec(np.dtype("float32"), (-1, n_classes))
-    return ModelSignature(Schema([pixels]), Schema([probabilities]))
-
-
-def _tensorflow_version() -> str:
-    import tensorflow as tf
-
-    return tf.__version__

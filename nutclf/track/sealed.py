@@ -10,7 +10,7 @@ import pandas as pd
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import labels, probabilities, write_predictions
 from nutclf.track.evaluation import FOLDER, stored_file, stored_predictions, write_evaluation
-from nutclf.track.reload import LoadSplit, Reloaded
+from nutclf.track.reload import LoadSplit, Reloaded, Split
 from nutclf.track.runs import Run, write_json
 
 LEAKS, WHOLE = "test_leaks", "test_with_leaks"
@@ -80,17 +80,18 @@ def judge_on_test(
         return _figures(whole, leaks)
     found = find_leaks()
     if whole is None:
-        whole = _open(run, reloaded, load_split)
+        whole = reloaded.predict(open_test(run, load_split, reloaded.image_size))
     leaks = {path: found[path] for path in whole["path"] if path in found}
     _record(run, whole, leaks, reloaded.classes)
     return _figures(whole, leaks)
 
 
-def _open(run: Run, reloaded: Reloaded, load_split: LoadSplit) -> pd.DataFrame:
-    images = load_split("test", reloaded.image_size)
+def open_test(run: Run, load_split: LoadSplit, image_size: int) -> Split:
+    """The test split; the opening is counted on the run of the model that will see it."""
+    images = load_split("test", image_size)
     openings = int(run.client.get_run(run.run_id).data.tags.get("test_openings", 0))
     run.tags({"test_openings": openings + 1})
-    return reloaded.predict(images)
+    return images
 
 
 def _record(run: Run, whole: pd.DataFrame, leaks: Mapping[str, str], classes: list[str]) -> None:

@@ -1,8 +1,10 @@
 """The MLflow UI over the store."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from urllib.parse import quote, urlencode
 
 from nutclf.track.runs import quoted
@@ -46,4 +48,10 @@ def serve_ui(store: Store, port: int) -> None:
         command += ["--default-artifact-root", store.artifact_root.as_uri()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    subprocess.run(command, env=environment, check=False)
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        server.wait()
+    finally:  # a signal reaches this process only, and MLflow's server is two more
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()

@@ -94,7 +94,13 @@ class Workbench:
         keras.utils.set_random_seed(seed)
         cut = cuts.cut_for_depth(self._part.trunk, recipe.n_unfrozen)
         tail = network.build_tail(
-            self._part.trunk, cut, recipe.n_unfrozen, len(self.classes), recipe.dropout_rate, seed
+            self._part.trunk,
+            cut,
+            recipe.n_unfrozen,
+            len(self.classes),
+            recipe.dropout_rate,
+            seed,
+            recipe.batch_norm,
         )
         return Learner(tail, cut, recipe, seed)
 

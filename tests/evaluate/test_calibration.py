@@ -4,13 +4,13 @@ from scipy.special import softmax
 
 from nutclf.evaluate.calibration import (
     TEMPERATURES,
-    apply_temperature,
     coverage_threshold,
     expected_calibration_error,
     fit_temperature,
     reliability_table,
 )
 from nutclf.evaluate.metrics import cross_entropy
+from nutclf.evaluate.temperature import apply_temperature
 
 
 def drawn_from(prob, seed=0):

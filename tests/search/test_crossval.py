@@ -5,14 +5,18 @@ from dataclasses import replace
 import numpy as np
 import optuna
 import pytest
+from mlflow.models import get_model_info
 
 from nutclf.config import OBJECTIVES
 from nutclf.errors import UserError
+from nutclf.evaluate.recalibration import recalibrate
+from nutclf.evaluate.temperature import Confidence
 from nutclf.search.crossval import BLOCKS_PER_FOLD, cross_validate
 from nutclf.search.session import make_folds
 from nutclf.search.sweep import pruner_for
 from nutclf.search.trial import RUN_ID, TrialRunner
 from nutclf.track.evaluation import stored_predictions
+from nutclf.track.registry import model_uri
 from nutclf.track.runs import Run
 
 K = 4
@@ -89,6 +93,20 @@ def test_the_objective_is_the_cross_validated_accuracy_of_the_recorded_table(fin
     names = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
     cv = {f"evaluation/{n}" for n in ("confusion_matrix_cv.png", "confusion_matrix_cv.json")}
     assert cv | {"evaluation/predictions_cv.csv"} <= names
+
+
+def test_the_models_temperature_is_that_of_the_images_held_out(finished):
+    _, runner, run, client = finished
+    table = stored_predictions(Run(client, run.info.run_id), "cv")
+    found = recalibrate(table, runner._bench.classes, 0.95)
+    model = client.get_logged_model(model_uri(client, run).removeprefix("models:/"))
+    info = get_model_info(model.artifact_location.removeprefix("file://"))
+    assert Confidence.of(info.metadata) == found.confidence
+    assert run.data.metrics["cv_ece"] == pytest.approx(found.error_before)
+    assert run.data.metrics["cv_ece_calibrated"] == pytest.approx(found.error_after)
+    assert "valid_ece" not in run.data.metrics
+    names = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+    assert "evaluation/calibration_cv.png" in names
 
 
 def test_fold_scores_are_kept_by_fold(finished):

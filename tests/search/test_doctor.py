@@ -267,7 +267,6 @@ def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features
         cwd=REPO,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # its processes end together
     )
     try:
         deadline = time.monotonic() + 60
@@ -280,7 +279,7 @@ def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features
         assert visit.counts == (2, 2, 0)
         assert Visit(remote, features, fix=True).counts == (0, 0, 0)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
         server.wait(30)
     assert store.client().get_run(run.run_id).info.status == "FAILED"
     assert (store.folder / "artifacts/nutclf" / ("0" * 32)).exists()

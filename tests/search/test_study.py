@@ -194,9 +194,16 @@ def test_failures_with_a_result_between_them_do_not(store):
 
 
 def test_a_sweep_that_prunes_everything_ends(store):
-    with pytest.raises(SweepFailed, match="10 trials brought 0 results"):
+    with pytest.raises(SweepFailed, match="10 trials brought no result"):
         swept(store, 2, ending=lambda number: "PRUNED")
     assert {trial.state for trial in studied(store)} == {TrialState.PRUNED}
+
+
+def test_a_sweep_that_prunes_nearly_everything_ends_with_what_it_has(store):
+    for expected in (10, 10):  # the second time nothing is added
+        _, lines = swept(store, 2, ending=lambda number: "PRUNED" if number else "COMPLETE")
+        assert "10 trials brought 1 results" in lines[-1]
+        assert len(studied(store)) == expected
 
 
 def test_the_progress_line_says_where_the_sweep_stands(store):

@@ -13,9 +13,13 @@ from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from nutclf.config import Recipe
+from nutclf.evaluate.recalibration import recalibrate
+from nutclf.evaluate.temperature import Confidence
 from nutclf.search.trial import RUN_ID, Outcome
+from nutclf.track.evaluation import stored_predictions
 from nutclf.track.models import load_metadata
 from nutclf.track.registry import model_uri
+from nutclf.track.runs import Run
 from nutclf.track.store import Store
 
 EPOCH_METRICS = {"train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "learning_rate"}
@@ -169,6 +173,7 @@ def test_metrics_of_the_valid_split(complete):
 def test_a_finished_run_has_these_artifacts_and_no_others(swept, complete):
     files = {
         "config.json",
+        "evaluation/calibration_valid.png",
         "evaluation/confusion_matrix_valid.json",
         "evaluation/confusion_matrix_valid.png",
         "evaluation/learning_curves.png",
@@ -227,6 +232,19 @@ def test_only_a_finished_run_has_a_model(swept, complete):
     metadata = load_metadata(swept.store, model_uri(swept.client, complete))
     assert metadata["classes"] == ["almonds", "pecans", "walnuts"]
     assert metadata["image_size"] == 32
+
+
+def test_the_models_temperature_is_that_of_its_valid_predictions(swept, complete):
+    run = Run(swept.client, complete.info.run_id)
+    table, metrics = stored_predictions(run, "valid"), complete.data.metrics
+    found = recalibrate(table, ["almonds", "pecans", "walnuts"], 0.95)
+    metadata = load_metadata(swept.store, model_uri(swept.client, complete))
+    assert Confidence.of(metadata) == found.confidence
+    assert metadata["coverage"] == 0.95
+    assert metrics["temperature"] == pytest.approx(metadata["temperature"])
+    assert metrics["confidence_threshold"] == pytest.approx(metadata["threshold"])
+    assert metrics["valid_ece"] == pytest.approx(found.error_before)
+    assert metrics["valid_ece_calibrated"] == pytest.approx(found.error_after)
 
 
 class StoppingPruner(optuna.pruners.BasePruner):

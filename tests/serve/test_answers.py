@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from nutclf.errors import UserError
-from nutclf.serve.answers import Answer, answer_files
+from nutclf.evaluate.temperature import Confidence
+from nutclf.serve.answers import answer_files
 from nutclf.track.evaluation import stored_predictions
+from nutclf.track.models import load_metadata
 from nutclf.track.promotion import promote
 from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.runs import Run
@@ -30,14 +32,17 @@ def answers(store, *paths):
 
 
 def test_a_file_is_answered_as_it_was_judged_in_training(served, nuts):
-    """The same photograph gives the probabilities that the run recorded for it."""
+    """The same photograph gives the probabilities that the run recorded for it, calibrated."""
+    metadata = load_metadata(served, "models:/nutclf@champion")
     run_id = Registry(served.client(), "nutclf").at(CHAMPION).run_id
     recorded = stored_predictions(Run(served.client(), run_id), "valid").set_index("path")
     for path in ("valid/almonds/0.png", "valid/walnuts/3.png"):
         (answer,) = answers(served, nuts / path)
-        expected = recorded.loc[path, ["almonds", "pecans", "walnuts"]].to_dict()
-        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
-        assert answer.label == recorded.loc[path, "y_pred"]
+        raw = recorded.loc[[path], ["almonds", "pecans", "walnuts"]].to_numpy()
+        expected = Confidence.of(metadata).calibrated(raw)[0]
+        assert list(answer.found.probabilities) == ["almonds", "pecans", "walnuts"]
+        assert list(answer.found.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+        assert next(iter(answer.found.top3)) == recorded.loc[path, "y_pred"]
 
 
 def test_a_folder_is_answered_file_by_file_in_the_order_of_names(served, nuts):
@@ -87,7 +92,7 @@ def test_a_broken_file_is_named_and_the_others_are_answered(served, nuts, tmp_pa
     good = nuts / "valid" / "pecans" / "0.png"
     first, second = answers(served, broken, good)
     assert first.error
-    assert first.probabilities == {}
+    assert first.found is None
     assert first.line().startswith(f"{broken}: cannot be read, ")
     assert second.error is None
 
@@ -111,10 +116,3 @@ def test_without_a_champion_the_way_to_one_is_named(store, nuts):
 def test_another_model_than_the_champions_is_refused_by_name(served, nuts):
     with pytest.raises(UserError, match="'nutclf-drawn' has no champion"):
         list(answer_files(served, "nutclf-drawn", [nuts / "valid"]))
-
-
-def test_a_line_names_the_three_most_probable(tmp_path):
-    values = {"almonds": 0.05, "pecans": 0.6, "walnuts": 0.25, "cashews": 0.1}
-    answer = Answer(tmp_path / "a.jpg", values)
-    assert answer.label == "pecans"
-    assert answer.line() == f"{tmp_path}/a.jpg: pecans 0.600, walnuts 0.250, cashews 0.100"

@@ -1,19 +1,24 @@
 """One run as it is written: what is kept, cut, renamed and refused."""
 
+import base64
 import os
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow.keras import load_model as load_keras
 from mlflow.models import get_model_info
 from mlflow.pyfunc import load_model as load_pyfunc
 
+from nutclf.data.reader import read_image
 from nutclf.errors import UserError
 from nutclf.model.network import Deployable, predict
 from nutclf.track.models import load_metadata, load_model, log_model
 from nutclf.track.runs import STATUS, metric_key, source_tags, study_run, trial_run
 
 TAGS = {"data_fingerprint": "aa", "data_source": "photographs"}
+SIDE = 32  # pixels, of the tiny network's input
 
 
 @pytest.fixture
@@ -116,7 +121,8 @@ def logged(store, run, network, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(None)
     mlflow.set_registry_uri(None)
     store.use()
-    return log_model(run, network, {"classes": ["pecans", "almonds", "walnuts"]})
+    metadata = {"classes": ["pecans", "almonds", "walnuts"], "image_size": SIDE}
+    return log_model(run, network, metadata)
 
 
 def test_to_log_a_model_writes_nothing_into_the_current_folder(logged, store):
@@ -132,23 +138,32 @@ def test_a_model_belongs_to_its_run_under_the_name_model(logged, run, store):
     assert (found.name, found.source_run_id, found.status) == ("model", run.run_id, "READY")
 
 
-def test_the_signature_takes_bytes_of_any_size_and_nothing_else(logged):
+def test_the_signature_asks_for_text_under_the_name_image(logged):
     signature = get_model_info(logged).signature
-    (pixels,) = signature.inputs.inputs
-    assert (pixels.type, pixels.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))
-    (probabilities,) = signature.outputs.inputs
-    assert (probabilities.type, probabilities.shape) == (np.dtype("float32"), (-1, 3))
+    (image,) = signature.inputs.inputs
+    assert (image.name, str(image.type)) == ("image", "DataType.string")
+    assert signature.outputs.input_names() == ["label", "confidence", "probabilities", "top3"]
 
 
-# MLflow hands the only input over by its name, which Keras remarks upon.
-@pytest.mark.filterwarnings("ignore:(?s).*structure of `inputs`:UserWarning")
-def test_pixels_from_0_to_1_are_refused_by_the_signature(logged):
-    """A uint8 model would take them for night, and answer without a word."""
+def test_the_same_version_takes_pixels_through_keras_and_photographs_through_pyfunc(
+    logged, network, nuts
+):
+    file = nuts / "valid" / "pecans" / "0.png"
+    pixels = read_image(file, SIDE)[None]
+    expected = predict(network, pixels)
+    np.testing.assert_array_equal(predict(load_keras(logged), pixels), expected)
+    text = base64.b64encode(file.read_bytes()).decode()
+    (answer,) = load_pyfunc(logged).predict(pd.DataFrame({"image": [text]}))
+    assert list(answer["probabilities"]) == ["pecans", "almonds", "walnuts"]
+    np.testing.assert_allclose(list(answer["probabilities"].values()), expected[0], atol=1e-6)
+
+
+def test_pixels_are_refused_by_the_interface_for_photographs(logged):
+    """Whatever their scale: those from 0 to 1 would be taken for night, without a word."""
     model = load_pyfunc(logged)
-    pixels = np.full((1, 40, 60, 3), 200, np.uint8)
-    assert model.predict(pixels).shape == (1, 3)
-    with pytest.raises(mlflow.exceptions.MlflowException, match="Failed to enforce schema"):
-        model.predict(pixels / np.float32(255))
+    for pixels in (np.full((1, 40, 60, 3), 200, np.uint8), np.zeros((1, 40, 60, 3), np.float32)):
+        with pytest.raises(mlflow.exceptions.MlflowException, match="Failed to enforce schema"):
+            model.predict(pixels)
 
 
 def test_the_order_of_the_classes_is_read_from_the_model(logged, store):
@@ -159,7 +174,9 @@ def test_the_requirements_are_pinned_and_this_package_is_none_of_them(logged, st
     (requirements,) = store.folder.rglob("requirements.txt")
     lines = requirements.read_text().splitlines()
     assert all("==" in line for line in lines)
-    assert {line.partition("==")[0] for line in lines} >= {"keras", "tensorflow", "mlflow"}
+    assert {line.partition("==")[0] for line in lines} >= {
+        "keras", "mlflow", "pillow", "tensorflow",
+    }  # fmt: skip
     assert "nutclf" not in requirements.read_text()
 
 

@@ -13,14 +13,18 @@ from pathlib import Path
 
 import keras
 import pytest
+from mlflow.pyfunc import load_model as load_pyfunc
 
 from nutclf.errors import UserError
 from nutclf.serve.answers import answer_files
+from nutclf.serve.champion import open_champion
+from nutclf.serve.server import application
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.promotion import promote
 from nutclf.track.registry import CHAMPION, Registry
 
 CHAMPION_URI = "models:/nutclf@champion"
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
 @pytest.fixture
@@ -39,6 +43,9 @@ def model(kept):
 def executed(tmp_path, monkeypatch):
     """The folder that a payload makes when it runs."""
     monkeypatch.setenv("PAYLOAD", str(tmp_path / "executed"))
+    monkeypatch.setenv(SERVING, "")  # MLflow's scoring server sets it, and leaves it
+    monkeypatch.delenv(SERVING)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # `load_pyfunc` puts a model's code there
     return tmp_path / "executed"
 
 
@@ -126,7 +133,7 @@ def test_pickles_beside_the_network_are_not_opened(kept, model, executed, nuts):
     text = description.read_text()
     description.write_text(
         text.replace("flavors:", "flavors:\n  sklearn:\n    pickled_model: model.pkl").replace(
-            "loader_module: mlflow.keras",
+            "loader_module: nutclf.serve.photographs",
             "loader_module: mlflow.pyfunc.model\n    python_model: python_model.pkl",
         )
     )
@@ -134,6 +141,21 @@ def test_pickles_beside_the_network_are_not_opened(kept, model, executed, nuts):
     answers = list(answer_files(kept, "nutclf", [nuts / "test"]))
     assert len(answers) == 12
     assert not executed.exists()
+
+
+def test_a_loader_that_lies_in_the_store_is_not_run(kept, model, executed, nuts):
+    """MLflow's own server imports what the MLmodel file names, from the model's own folder."""
+    program = f"import os\nos.mkdir({str(executed)!r})\n"
+    (model / "code" / "foreign_loader.py").write_text(program)
+    description = model / "MLmodel"
+    text = description.read_text()
+    assert "loader_module: nutclf.serve.photographs" in text
+    description.write_text(text.replace("nutclf.serve.photographs", "foreign_loader"))
+    application(open_champion(kept, "nutclf"))
+    assert not executed.exists()
+    with pytest.raises(AttributeError, match="_load_pyfunc"):
+        load_pyfunc(str(model))
+    assert executed.exists(), "otherwise this says nothing"
 
 
 def test_another_network_than_the_safe_one_is_not_followed(kept, model, nuts):
@@ -173,6 +195,7 @@ def test_the_ui_is_reached_from_this_machine_only(store):
     port = free_port()
     program = (
         "import sys; from nutclf.track.store import Store; from nutclf.track.ui import serve_ui\n"
+        "from nutclf.search.signals import hear_signals_once; hear_signals_once()\n"
         "serve_ui(Store.at(sys.argv[1], {}), int(sys.argv[2]))"
     )
     process = subprocess.Popen(
@@ -180,7 +203,6 @@ def test_the_ui_is_reached_from_this_machine_only(store):
         cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # the server's processes end together
     )
     try:
         deadline = time.monotonic() + 60
@@ -189,5 +211,6 @@ def test_the_ui_is_reached_from_this_machine_only(store):
             time.sleep(0.2)
         assert not answers_at("127.0.0.2", port)
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        process.terminate()
+        assert process.wait(30) == 143
+    assert not answers_at("127.0.0.1", port), "the server's processes end with it"

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from nutclf.config import Augmentation, Objective, Recipe
+from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe
 from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
 from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
@@ -132,6 +132,14 @@ def test_an_objective_keeps_the_epoch_with_its_best_value(learner_of, vectors):
     assert history.best_epoch < 6  # ten random vectors are learnt by heart: validation gets worse
 
 
+def test_a_cross_validated_objective_keeps_the_last_epoch(learner_of, vectors):
+    recipe = replace(RECIPE, epochs=6, learning_rate=0.05)
+    history = play(learner_of(recipe), vectors, better=OBJECTIVES["cv"].beats)
+    losses = series(history, "valid_loss")
+    assert losses[-1] > min(losses)
+    assert history.best_epoch == 6
+
+
 def test_a_learnt_by_heart_smoothed_target_still_reports_the_plain_loss(learner_of, vectors):
     recipe = replace(RECIPE, epochs=25, label_smoothing=0.4, learning_rate=0.02)
     valid = valid_of(vectors.vectors)
@@ -251,14 +259,13 @@ class Untouched(Vectors):
         return self.vectors[rows]
 
 
-@pytest.fixture(scope="module")
-def fitted(part, few_images):
+def fit_eight(part, few_images, batch_norm, epochs):
     """The last 4 layers fitted on 8 images, frozen layers in the tail: before, tail, history."""
     streamed = StreamedFeatures(part, part.base_cut, few_images)
     features = streamed.batch(UNTOUCHED, np.arange(8))
-    tail = build_tail(part.trunk, part.base_cut, 4, N_CLASSES, 0.2, seed=0)
+    tail = build_tail(part.trunk, part.base_cut, 4, N_CLASSES, 0.2, 0, batch_norm)
     before = weights_of(tail)
-    recipe = Recipe(epochs=12, batch_size=4, lr_schedule="constant", learning_rate=3e-3)
+    recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=3e-3)
     untouched = Untouched(features)
     history = Learner(tail, part.base_cut, recipe, seed=0).fit(
         Examples(untouched, untouched, np.arange(8), few_images.labels),
@@ -267,6 +274,11 @@ def fitted(part, few_images):
         better=BEATS,
     )
     return before, tail, history
+
+
+@pytest.fixture(scope="module")
+def fitted(part, few_images):
+    return fit_eight(part, few_images, "still", epochs=12)
 
 
 def test_eight_images_are_learnt_by_heart(fitted):
@@ -287,6 +299,14 @@ def test_no_statistics_of_a_batch_normalization_move(fitted):
     for norm in norms:
         for statistic in (norm.moving_mean, norm.moving_variance):
             np.testing.assert_array_equal(np.array(statistic), before[statistic.path])
+
+
+def test_statistics_that_adapt_do_so_where_unfrozen_and_only_there(part, few_images):
+    before, tail, _ = fit_eight(part, few_images, "adapt", epochs=1)
+    for norm in batch_norms(tail):
+        for statistic in (norm.moving_mean, norm.moving_variance):
+            same = np.array_equal(np.array(statistic), before[statistic.path])
+            assert same == (norm.name not in {"block_16_project_BN", "Conv_1_bn"}), statistic.path
 
 
 def test_scales_and_shifts_train_where_unfrozen_and_only_there(fitted):

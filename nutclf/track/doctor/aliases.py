@@ -53,7 +53,7 @@ def _why_nowhere(client: MlflowClient, name: str, version: str) -> str | None:
     description = folder / "MLmodel"
     if not description.is_file():
         return "whose files are gone"
-    of_keras = "loader_module: mlflow.keras" in description.read_text(encoding="utf-8")
+    of_keras = "keras_version:" in description.read_text(encoding="utf-8")
     if of_keras and not (folder / "data" / "model.keras").is_file():
         return "whose network is gone"
     return None

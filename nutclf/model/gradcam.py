@@ -1,0 +1,57 @@
+"""Where a network looked: Grad-CAM on the last activation before its pooling."""
+
+import keras
+import numpy as np
+
+
+def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+    """Which places of an image speak for a class.
+
+    R. R. Selvaraju et al., ICCV 2017: the last convolutional activation, its channels weighted by
+    the mean gradient of the class's score, and what is negative left out. The score is the one
+    before the softmax, whose gradient does not vanish when the network is sure.
+
+    Args:
+      model: stock Keras, flat or with its backbone nested; ends in a pooling (or flattening) layer
+        and dense layers, the last of them the softmax.
+      pixels: what the model takes, [N, S, S, 3].
+      class_ids: the class asked about, one an image, int [N].
+
+    Returns:
+      float32 [N, h, w], as coarse as the activation; each map's largest value is 1, or 0 where
+      nothing speaks for the class.
+
+    Raises:
+      ValueError: the model has no such layers.
+    """
+    import tensorflow as tf
+
+    pool, softmax = _pooling(model), model.layers[-1]
+    before = keras.Model(model.input, pool.input)
+    behind = keras.Model(pool.input, softmax.input)
+    activation = tf.convert_to_tensor(before(pixels, training=False))
+    with tf.GradientTape() as tape:
+        tape.watch(activation)
+        scores = behind(activation, training=False) @ softmax.kernel + softmax.bias
+        asked = tf.gather(scores, class_ids, batch_dims=1)
+    weights = tf.reduce_mean(tape.gradient(asked, activation), axis=(1, 2), keepdims=True)
+    maps = tf.nn.relu(tf.reduce_sum(weights * activation, axis=-1)).numpy()
+    return maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny)
+
+
+def _pooling(model: keras.Model) -> keras.Layer:
+    """The layer that turns maps [B, h, w, C] into vectors.
+
+    Its input belongs to the outer graph, also where the layer before it is a nested model.
+    """
+    if not isinstance(model.layers[-1], keras.layers.Dense):
+        raise ValueError(f"model {model.name!r} does not end in a dense layer")
+    for layer in reversed(model.layers):
+        if _rank(layer.output) == 2 and _rank(layer.input) == 4:
+            return layer
+    raise ValueError(f"model {model.name!r} has no layer that pools maps into vectors")
+
+
+def _rank(tensor: object) -> int | None:
+    """None where a layer takes or gives several tensors."""
+    return len(tensor.shape) if isinstance(tensor, keras.KerasTensor) else None

@@ -1,0 +1,87 @@
+"""Pictures of a model's answers, written into its run: the worst mistakes, and where it looked."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from nutclf.data.reader import read_image
+from nutclf.evaluate.mistakes import Answer, surest_hits, worst_mistakes
+from nutclf.model.gradcam import grad_cam
+from nutclf.track.evaluation import FOLDER, stored_file, stored_predictions
+from nutclf.track.models import load_metadata, load_model
+from nutclf.track.runs import Run, write_json
+from nutclf.track.store import Store
+
+MISTAKES, GRADCAM = "mistakes.png", "gradcam.png"
+SHOWN_MISTAKES, SHOWN_ANSWERS = 24, 6  # of wrong and of right answers each
+_TILE_SIDE = 224  # pixels of a picture on a sheet
+
+
+def record_mistakes(run: Run, split: str, root: Path) -> None:
+    """Draws `evaluation/mistakes.png`, unless the run has it: predictions of a run stay.
+
+    Args:
+      run: of the model.
+      split: whose stored predictions are looked through: "cv" or "valid".
+      root: folder of the data set.
+    """
+    table = stored_predictions(run, split)
+    if table is None or _has(run, MISTAKES):
+        return
+    from nutclf.evaluate.answer_sheet import mistakes_sheet
+
+    n_wrong = int((table["y_true"] != table["y_pred"]).sum())
+    shown = [(each, _pixels(root, each)) for each in worst_mistakes(table, SHOWN_MISTAKES)]
+    detail = f"{n_wrong} of {len(table)} answers are wrong"
+    detail += f"; the {len(shown)} surest" if len(shown) < n_wrong else ""
+    with run.artifacts() as folder:
+        (folder / FOLDER).mkdir()
+        figure = mistakes_sheet(shown, f"Worst mistakes · {split}", detail)
+        figure.savefig(folder / FOLDER / MISTAKES)
+
+
+def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
+    """Draws `evaluation/gradcam.png`, and keeps its maps in `gradcam.json`, unless the run has it.
+
+    Of the valid split: the model did not learn from it, and the test split is sealed.
+
+    Args:
+      store: of the records.
+      run: of the model.
+      uri: of the model.
+      root: folder of the data set.
+    """
+    table = stored_predictions(run, "valid")
+    if table is None or _has(run, GRADCAM):
+        return
+    classes, side = (load_metadata(store, uri)[key] for key in ("classes", "image_size"))
+    asked = worst_mistakes(table, SHOWN_ANSWERS) + surest_hits(table, SHOWN_ANSWERS)
+    pixels = np.stack([_pixels(root, answer, side) for answer in asked])
+    ids = np.array([classes.index(answer.y_pred) for answer in asked])
+    heat = grad_cam(load_model(store, uri), pixels, ids)
+    _write_gradcam(run, asked, pixels, heat)
+
+
+def _write_gradcam(run: Run, asked: Sequence[Answer], pixels: np.ndarray, heat: np.ndarray) -> None:
+    from nutclf.evaluate.answer_sheet import gradcam_sheet
+
+    maps = [
+        asdict(answer) | {"heat": np.round(each, 3).tolist()}
+        for answer, each in zip(asked, heat.astype(float), strict=True)
+    ]
+    title, detail = "Where the network looked · valid", "Grad-CAM of the class that was answered"
+    figure = gradcam_sheet(list(zip(asked, pixels, heat, strict=True)), title, detail)
+    with run.artifacts() as folder:
+        write_json(folder / FOLDER / "gradcam.json", maps)
+        figure.savefig(folder / FOLDER / GRADCAM)
+
+
+def _has(run: Run, name: str) -> bool:
+    with stored_file(run, name) as file:
+        return file is not None
+
+
+def _pixels(root: Path, answer: Answer, side: int = _TILE_SIDE) -> np.ndarray:
+    return read_image(root / answer.path, side)

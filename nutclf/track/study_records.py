@@ -1,0 +1,111 @@
+"""A study as its records tell it: trials ranked, the best one's evaluation, what was promoted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
+
+from nutclf.config import Objective, StudyConfig
+from nutclf.errors import UserError
+from nutclf.track.runs import Run, quoted
+from nutclf.track.store import Store
+from nutclf.track.trial_records import TrialRecord, n_judged, trial_record
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One study.
+
+    Attributes:
+      run: of the study.
+      tags, params: of that run.
+      objective: what "best" is.
+      trials: by number.
+      versions: registered from its trials, the newest first.
+    """
+
+    run: Run
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    objective: Objective
+    trials: Sequence[TrialRecord]
+    versions: Sequence[ModelVersion]
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self.tags["study_name"]
+
+    @property
+    def judged_on(self) -> str:
+        """The split whose predictions make the objective: "cv" or "valid"."""
+        return "cv" if self.objective.cross_validated else "valid"
+
+    @cached_property
+    def ranking(self) -> list[TrialRecord]:
+        """COMPLETE trials, the best first; of equal ones the earlier."""
+        sign = -1 if self.objective.direction == "maximize" else 1
+        finished = [trial for trial in self.trials if trial.value is not None]
+        return sorted(finished, key=lambda trial: (sign * trial.value, trial.number))
+
+    @property
+    def best(self) -> TrialRecord:
+        """The first of the ranking."""
+        return self.ranking[0]
+
+    @property
+    def best_run(self) -> Run:
+        """The run of the best trial."""
+        return Run(self.run.client, self.best.run_id, self.run.outbox)
+
+
+def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: str) -> StudyRecord:
+    """Reads a study's records; writes nothing.
+
+    Args:
+      store: of the records.
+      experiment: its name is also the registered model's.
+      config: of the study.
+      fingerprint: of the data set at hand, whose pictures will stand beside the records.
+
+    Raises:
+      UserError: the study is not there, has no result, or was made on other data.
+    """
+    client = store.client()
+    found = client.get_experiment_by_name(experiment)
+    runs = _runs(client, found.experiment_id, config.name) if found else []
+    study = next((run for run in runs if run.data.tags["kind"] == "study"), None)
+    trials = [run for run in runs if run.data.tags["kind"] == "trial"]
+    finished = [run for run in trials if config.objective.metric in run.data.metrics]
+    if study is None or not finished:
+        raise UserError(
+            f"Study {config.name!r} has no finished trial in experiment {experiment!r} of "
+            f"{store.tracking_uri}; run `make sweep` first, or name another with STUDY= or NAME=."
+        )
+    if (seen := finished[0].data.tags["data_fingerprint"]) != fingerprint:
+        raise UserError(
+            f"Study {config.name!r} was made on data with fingerprint {seen[:12]}, and these have "
+            f"{fingerprint[:12]}; give its own data with DATA=."
+        )
+    n = n_judged(Run(client, finished[0].info.run_id), config.objective)
+    rows = [trial_record(run, config.objective, n) for run in trials]
+    rows.sort(key=lambda trial: trial.number)
+    own, facts = Run(client, study.info.run_id), study.data
+    versions = _versions(client, experiment, config.name)
+    return StudyRecord(own, facts.tags, facts.params, config.objective, rows, versions)
+
+
+def _runs(client: MlflowClient, experiment_id: str, study: str) -> list[MlflowRun]:
+    query = f"tags.study_name = {quoted(study)} AND tags.kind != 'seed'"
+    return list(client.search_runs([experiment_id], query, max_results=10_000))
+
+
+def _versions(client: MlflowClient, model: str, study: str) -> list[ModelVersion]:
+    """One by one: a search leaves out the aliases."""
+    query = f"name = '{model}' AND tags.study_name = {quoted(study)}"
+    found = client.search_model_versions(query)
+    each = (client.get_model_version(model, version.version) for version in found)
+    return sorted(each, key=lambda version: int(version.version), reverse=True)

@@ -1,0 +1,87 @@
+"""From probabilities to an answer: calibrated, or "unsure"."""
+
+import keras
+import numpy as np
+import pytest
+
+from nutclf.evaluate.temperature import apply_temperature
+from nutclf.serve.recognise import UNSURE, Recognised, Recogniser
+
+CLASSES = ["almonds", "pecans", "walnuts", "cashews"]
+VALUES = {"almonds": 0.05, "pecans": 0.6, "walnuts": 0.25, "cashews": 0.1}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The share of red says pecans; its answer to black is known without weights."""
+    pixels = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(pixels)
+    kernel = np.zeros((3, 4), np.float32)
+    kernel[0, 1] = 0.02
+    dense = keras.layers.Dense(4, activation="softmax")
+    whole = keras.Model(pixels, dense(pooled))
+    dense.set_weights([kernel, np.zeros(4, np.float32)])
+    return whole
+
+
+def red(value, n=1):
+    pixels = np.zeros((n, 8, 8, 3), np.uint8)
+    pixels[..., 0] = value
+    return pixels
+
+
+def test_a_model_without_a_temperature_is_taken_at_its_word(model):
+    """As those are that were logged before there was any."""
+    recogniser = Recogniser(model, {"classes": CLASSES, "image_size": 8})
+    (answer,) = recogniser.recognise(red(100))
+    expected = np.exp([0, 2, 0, 0]) / np.exp([0, 2, 0, 0]).sum()
+    assert list(answer.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+    assert (answer.label, recogniser.recognise(red(0))[0].label) == ("pecans", "almonds")
+
+
+def test_the_temperature_of_the_metadata_is_applied_once(model):
+    metadata = {"classes": CLASSES, "image_size": 8, "temperature": 2.0, "threshold": 0.0}
+    (answer,) = Recogniser(model, metadata).recognise(red(100))
+    expected = np.exp([0, 1, 0, 0]) / np.exp([0, 1, 0, 0]).sum()
+    assert list(answer.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+    raw = model.predict_on_batch(red(100))
+    assert expected == pytest.approx(apply_temperature(raw, 2.0)[0], abs=1e-5)
+
+
+def test_the_threshold_parts_answers_from_unsure(model):
+    metadata = {"classes": CLASSES, "image_size": 8, "threshold": 0.5, "coverage": 0.95}
+    sure, unsure = Recogniser(model, metadata).recognise(np.concatenate([red(100), red(50)]))
+    assert sure.confidence > 0.5 > unsure.confidence
+    assert (sure.label, unsure.label) == ("pecans", UNSURE)
+    assert next(iter(unsure.top3)) == "pecans"
+
+
+def test_many_photographs_keep_their_order(model):
+    values = np.random.default_rng(0).permutation(70) * 3
+    pixels = np.concatenate([red(value) for value in values])
+    answers = Recogniser(model, {"classes": CLASSES, "image_size": 8}).recognise(pixels)
+    confidences = [answer.probabilities["pecans"] for answer in answers]
+    assert np.argsort(confidences).tolist() == np.argsort(values).tolist()
+
+
+def test_a_confidence_at_the_threshold_is_an_answer():
+    assert Recognised(VALUES, 0.6).label == "pecans"
+    assert Recognised(VALUES, np.nextafter(0.6, 1)).label == UNSURE
+
+
+def test_a_line_names_the_three_most_probable():
+    assert Recognised(VALUES).line() == "pecans 0.600, walnuts 0.250, cashews 0.100"
+    assert Recognised(VALUES, 0.7).line() == "unsure: pecans 0.600, walnuts 0.250, cashews 0.100"
+
+
+def test_a_program_reads_label_confidence_probabilities_and_the_three_most_probable():
+    assert Recognised(VALUES, 0.7).as_json() == {
+        "label": "unsure",
+        "confidence": 0.6,
+        "probabilities": VALUES,
+        "top3": [
+            {"label": "pecans", "confidence": 0.6},
+            {"label": "walnuts", "confidence": 0.25},
+            {"label": "cashews", "confidence": 0.1},
+        ],
+    }

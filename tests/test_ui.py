@@ -1,0 +1,107 @@
+"""The MLflow UI as a person uses it: a real browser, from a study's trials to a picture."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+WAIT_S = 120  # for a server or a page, on a machine that has other work
+
+
+@pytest.fixture(scope="module")
+def address(with_champion, copy_store, tmp_path_factory, checkout, cli_environ):
+    """`nutclf ui` over a promoted study: the link that it prints to the trials."""
+    store = copy_store(with_champion.folder, tmp_path_factory.mktemp("ui") / "store")
+    port = free_port()
+    run = store.client().search_runs([store.experiment_id("nutclf")], "tags.kind = 'study'")[0]
+    for key, value in (("metric", "best_valid_loss"), ("direction", "minimize")):
+        store.client().log_param(run.info.run_id, f"objective.{key}", value)
+    with subprocess.Popen(
+        [sys.executable, "-m", "nutclf", "ui", "--port", str(port)],
+        cwd=checkout,
+        env=cli_environ(NUTCLF_STORE=store.folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            link = next(line for line in process.stdout if "the best trial first: " in line)
+            until_it_answers(f"http://127.0.0.1:{port}/health")
+            yield link.split(": ", 1)[1].strip()
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium with a profile of its own."""
+    if not (BROWSER and DRIVER):
+        pytest.skip("no chromium with chromedriver here: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("headless=new", "no-sandbox", "window-size=1600,1000"):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={tmp_path}")
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def free_port():
+    with socket.socket() as heard:
+        heard.bind(("127.0.0.1", 0))
+        return heard.getsockname()[1]
+
+
+def until_it_answers(address):
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def size(with_champion):
+    """Width and height of the trial's confusion matrix, as it was recorded."""
+    version = with_champion.client().get_model_version_by_alias("nutclf", "champion")
+    path = "evaluation/confusion_matrix_valid.png"
+    with Image.open(with_champion.client().download_artifacts(version.run_id, path)) as picture:
+        return picture.size
+
+
+def test_from_the_experiment_to_a_trial_and_its_confusion_matrix(browser, address, size):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support import expected_conditions as become
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, WAIT_S)
+
+    def click(xpath):
+        wait.until(become.element_to_be_clickable((By.XPATH, xpath))).click()
+
+    browser.get(address)
+    click("//a[starts-with(normalize-space(), 't000')]")
+    click("//*[@role='tab' or self::a][normalize-space()='Artifacts']")
+    click("//*[normalize-space(text())='evaluation']")
+    click("//*[normalize-space(text())='confusion_matrix_valid.png']")
+    # The picture itself, not a mark that one is missing: as wide and high as the file.
+    shown = (
+        "return [...document.images].some(image => image.getBoundingClientRect().width > 100"
+        " && image.naturalWidth === arguments[0] && image.naturalHeight === arguments[1])"
+    )
+    wait.until(lambda driver: driver.execute_script(shown, *size))

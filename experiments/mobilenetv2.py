@@ -5,8 +5,8 @@ Run: make sweep STUDY=mobilenetv2
 
 from nutclf.config import SearchSpace, StudyConfig
 
-# 4 is the published depth (743,306 trainable parameters); 11 and 20 begin a block of the network, so
-# they have all of its layers. Deeper ones cost minutes a trial: see mobilenetv2_deep.
+# 4 is the published depth (743,306 trainable parameters); 11 and 20 begin a block of the network
+# and have all of its layers. Deeper ones cost minutes a trial: see mobilenetv2_deep.
 DEPTHS = (0, 4, 11, 20)
 
 STUDY = StudyConfig(

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nutclf.cli import open_store, quiet
+from nutclf.cli.opening import open_store
+from nutclf.cli.process import quiet
 from nutclf.data.listing import IMAGE_EXTENSIONS
 
 N = 20

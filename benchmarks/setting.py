@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nutclf.cli import quiet, seed_everything
+from nutclf.cli.process import quiet, seed_everything
 from nutclf.config import Recipe, SearchSpace, StudyConfig
 
 

@@ -32,7 +32,7 @@ CONFIG = StudyConfig(
 
 def work(data: str, folder: str, n_trials: int) -> None:
     """What a sweep's worker does, on a small network; a line a trial goes to a file."""
-    from nutclf.cli import quiet, seed_everything
+    from nutclf.cli.process import quiet, seed_everything
     from nutclf.data.source import resolve
     from nutclf.search.places import Places
     from nutclf.search.session import Session

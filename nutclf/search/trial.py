@@ -22,6 +22,8 @@ from nutclf.train.workbench import Workbench
 RUN_ID = "mlflow_run_id"
 """User attribute of an Optuna trial: which run holds its records."""
 
+_FOLDS_THAT_PRUNE = 2  # later most of the work is done, and only a result counts
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -133,7 +135,7 @@ class TrialRunner:
         def on_fold(fold: int, blocks: list[float]) -> None:
             for number, accuracy in enumerate(blocks):
                 trial.report(accuracy, fold * BLOCKS_PER_FOLD + number)
-            if trial.should_prune():
+            if fold < _FOLDS_THAT_PRUNE and trial.should_prune():
                 raise optuna.TrialPruned(f"poorer than the best after fold {fold + 1}")
 
         def on_epoch(epoch: int, figures: dict[str, float]) -> None:

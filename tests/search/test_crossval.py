@@ -115,6 +115,26 @@ def test_fold_scores_are_kept_by_fold(finished):
     assert [row.step for row in history] == [1, 2, 3, 4]
 
 
+class AfterFold(optuna.pruners.BasePruner):
+    """Stops every trial once fold `n` has been reported."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def prune(self, study, trial):
+        return trial.last_step >= (self.n - 1) * BLOCKS_PER_FOLD
+
+
+@pytest.mark.parametrize(("fold", "state"), [(2, "PRUNED"), (3, "COMPLETE")])
+def test_a_trial_with_most_of_its_work_done_is_finished(
+    fold, state, cv_config, bench, data_facts, folds, store, begin
+):
+    study, plain = begin(store, cv_config)
+    study.pruner = AfterFold(fold)
+    runner = TrialRunner(cv_config, bench, data_facts, plain._parent, folds)
+    assert runner.run(study, study.ask()).state == state
+
+
 def test_a_clearly_poorer_recipe_stops_after_a_fold(cv_config):
     study = optuna.create_study(direction="maximize", pruner=pruner_for(cv_config))
     good, poor = study.ask(), None

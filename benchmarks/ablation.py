@@ -11,20 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.setting import open_bench, study_of
+from nutclf.cli.opening import load_study
 from nutclf.config import Recipe
 
 PUBLISHED = Recipe()
-DEEP = Recipe(
-    n_unfrozen=56,
-    epochs=12,
-    lr_schedule="cosine",
-    learning_rate=3e-4,
-    batch_size=32,
-    warmup_epochs=8,
-    label_smoothing=0.1,
-    weight_decay=0.01,
-    batch_norm="adapt",
-)
+DEEP = load_study("mobilenetv2_deep", name="").baseline
 RECIPES = {
     "published": PUBLISHED,
     "head": replace(DEEP, n_unfrozen=0, epochs=20, warmup_epochs=0, learning_rate=1e-3),

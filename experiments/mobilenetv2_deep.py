@@ -1,6 +1,10 @@
 """MobileNetV2 on tree nuts, fine-tuned far down: for a GPU, or for a night on a processor.
 
 Run: make sweep STUDY=mobilenetv2_deep
+
+Its trial 0 alone, 2 cores (AMD EPYC) beside other work, code of commit 07f85cc: right on 930 of
+1163 images out of fold (0.800, 95 % 0.776-0.822; 0.772 to 0.833 by fold) and on 48 of 50 valid
+ones, in 13 min 12 s. The whole study was not measured.
 """
 
 from nutclf.config import Recipe, SearchSpace, StudyConfig
@@ -31,5 +35,5 @@ STUDY = StudyConfig(
         weight_decay=0.01,
         batch_norm="adapt",
     ),
-    n_views=12,
+    n_views=9,  # a view costs seconds; the tenth epoch sees the first again
 )

@@ -1,6 +1,10 @@
 """MobileNetV2 on tree nuts: how many layers to unfreeze, and how to train them.
 
 Run: make sweep STUDY=mobilenetv2
+
+2 cores (AMD EPYC), partly beside other work, commit 2c4034e: 14 results in 36 min, then stopped.
+The champion is right on 918 of 1163 images out of fold (0.789, 95 % 0.765-0.812; three seeds 0.789,
+0.794, 0.792), on 48 of 50 valid and 46 of 49 test images.
 """
 
 from nutclf.config import SearchSpace, StudyConfig

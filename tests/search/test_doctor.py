@@ -260,6 +260,7 @@ def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features
     (store.folder / "artifacts/nutclf" / ("0" * 32)).mkdir(parents=True)
     program = (
         "import sys; from nutclf.track.store import Store; from nutclf.track.ui import serve_ui\n"
+        "from nutclf.search.signals import hear_signals_once; hear_signals_once()\n"
         "serve_ui(Store.at(sys.argv[1], {}), int(sys.argv[2]))"
     )
     server = subprocess.Popen(
@@ -279,7 +280,7 @@ def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features
         assert visit.counts == (2, 2, 0)
         assert Visit(remote, features, fix=True).counts == (0, 0, 0)
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(30)
     assert store.client().get_run(run.run_id).info.status == "FAILED"
     assert (store.folder / "artifacts/nutclf" / ("0" * 32)).exists()

@@ -1,23 +1,20 @@
 """What the benchmarks share: this project's workbench on a folder of photographs."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from nutclf.cli.process import quiet, seed_everything
-from nutclf.config import Recipe, SearchSpace, StudyConfig
+from nutclf.config import RANGES, Recipe, SearchSpace, StudyConfig
 
 
 def study_of(recipes: list[Recipe], **settings) -> StudyConfig:
     """A study of MobileNetV2 whose space holds `recipes`; its views are as many as they need."""
-    space = SearchSpace(
-        n_unfrozen=tuple(sorted({recipe.n_unfrozen for recipe in recipes})),
-        epochs=(1, max(recipe.epochs for recipe in recipes)),
-        lr_schedule=tuple(sorted({recipe.lr_schedule for recipe in recipes})),
-        batch_size=tuple(sorted({recipe.batch_size for recipe in recipes})),
-        warmup_epochs=tuple(sorted({recipe.warmup_epochs for recipe in recipes})),
-        label_smoothing=tuple(sorted({recipe.label_smoothing for recipe in recipes})),
-        weight_decay=tuple(sorted({recipe.weight_decay for recipe in recipes})),
-        batch_norm=tuple(sorted({recipe.batch_norm for recipe in recipes})),
-    )
+    choices = {
+        field.name: tuple(sorted({getattr(recipe, field.name) for recipe in recipes}))
+        for field in fields(SearchSpace)
+        if field.name not in RANGES
+    }
+    space = SearchSpace(epochs=(1, max(recipe.epochs for recipe in recipes)), **choices)
     return StudyConfig("benchmark", "mobilenetv2", space, baseline=recipes[0], **settings)
 
 

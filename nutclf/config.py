@@ -13,6 +13,9 @@ SCHEDULES = ("constant", "cosine", "step", "plateau")
 BATCH_NORMS = ("still", "adapt")
 DIRECTIONS = ("maximize", "minimize")
 SPLITS = ("train", "valid", "test")
+RANGES = ("dropout_rate", "epochs", "learning_rate")
+"""What a space searches between two ends; all else is a choice."""
+
 COVERAGE = 0.95  # share of held-out images that a model answers; of the others it is "unsure"
 
 
@@ -133,6 +136,11 @@ class Objective:
         return self.metric.startswith("cv_")
 
     @property
+    def judged_on(self) -> str:
+        """The split whose predictions make the value: "cv" or "valid"."""
+        return "cv" if self.cross_validated else "valid"
+
+    @property
     def by_epoch(self) -> str:
         """The metric of an epoch that says most of a fit."""
         return self.metric.removeprefix("best_") if not self.cross_validated else "valid_loss"
@@ -185,18 +193,10 @@ class SearchSpace:
     batch_norm: tuple[str, ...] = ("still",)
 
     def __post_init__(self) -> None:
-        for name in ("dropout_rate", "epochs", "learning_rate"):
+        for name in RANGES:
             low, high = getattr(self, name)
             _require(low <= high, name, (low, high), "a range (low, high) with low <= high")
-        for name in (
-            "n_unfrozen",
-            "lr_schedule",
-            "batch_size",
-            "warmup_epochs",
-            "label_smoothing",
-            "weight_decay",
-            "batch_norm",
-        ):
+        for name in (name for name in vars(self) if name not in RANGES):
             values = getattr(self, name)
             distinct = len(values) == len(set(values)) > 0
             _require(distinct, name, values, "one or more different choices")

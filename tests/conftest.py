@@ -269,14 +269,70 @@ class Server:
                 time.sleep(0.2)
 
 
+@pytest.fixture(scope="session")
+def free_port():
+    """A port that nobody listens on: `free_port()`."""
+
+    def free_port() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return free_port
+
+
+@pytest.fixture(scope="session")
+def answers_at():
+    """Whether anybody listens there: `answers_at(host, port)`."""
+
+    def answers_at(host: str, port: int) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(5)
+            return probe.connect_ex((host, port)) == 0
+
+    return answers_at
+
+
+_UI = """
+import sys
+from nutclf.search.signals import hear_signals_once
+from nutclf.track.store import Store
+from nutclf.track.ui import serve_ui
+hear_signals_once()
+serve_ui(Store.at(sys.argv[1], {}), int(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="session")
+def ui_at(answers_at):
+    """The MLflow UI in a process of its own: `with ui_at(store, port):`."""
+
+    @contextmanager
+    def ui_at(store, port: int) -> Iterator[None]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _UI, str(store.folder), str(port)],
+            cwd=REPO,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not answers_at("127.0.0.1", port):
+                assert time.monotonic() < deadline, "the UI did not start"
+                time.sleep(0.2)
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(30) == 143
+
+    return ui_at
+
+
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, free_port):
     """An MLflow server, not started."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (tmp_path / "server").mkdir()
-    return Server(tmp_path / "server", port)
+    return Server(tmp_path / "server", free_port())
 
 
 @pytest.fixture

@@ -12,12 +12,9 @@ def test_what_cannot_be_is_told_before_any_data_are_looked_for(cli, tmp_path):
 
 
 @pytest.mark.parametrize("verb", [("export", "--data", "DATA"), ("serve",)])
-def test_without_a_champion_the_way_to_one_is_told(cli, nuts, tmp_path, verb):
+def test_without_a_champion_the_way_to_one_is_told(cli, nuts, tmp_path, verb, free_port):
     arguments = [str(nuts) if word == "DATA" else word for word in verb]
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    arguments += ["--port", port] if verb[0] == "serve" else []
+    arguments += ["--port", free_port()] if verb[0] == "serve" else []
     done = cli(*arguments, NUTCLF_STORE=tmp_path / "store")
     assert done.returncode == 2
     assert done.stderr.startswith("nutclf: 'nutclf' has no champion in ")

@@ -1,7 +1,6 @@
 """The MLflow UI as a person uses it: a real browser, from a study's trials to a picture."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ WAIT_S = 120  # for a server or a page, on a machine that has other work
 
 
 @pytest.fixture(scope="module")
-def address(with_champion, copy_store, tmp_path_factory, checkout, cli_environ):
+def address(with_champion, copy_store, tmp_path_factory, checkout, cli_environ, free_port):
     """`nutclf ui` over a promoted study: the link that it prints to the trials."""
     store = copy_store(with_champion.folder, tmp_path_factory.mktemp("ui") / "store")
     port = free_port()
@@ -55,12 +54,6 @@ def browser(tmp_path):
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
-
-
-def free_port():
-    with socket.socket() as heard:
-        heard.bind(("127.0.0.1", 0))
-        return heard.getsockname()[1]
 
 
 def until_it_answers(address):

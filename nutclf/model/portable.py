@@ -5,7 +5,6 @@ way to resize, and LiteRT has no operation for the antialiased one.
 """
 
 import tempfile
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,11 +14,9 @@ import tensorflow as tf
 
 from nutclf.data.quiet import native_messages_hidden
 from nutclf.errors import UserError
-from nutclf.model.prefix import constant_graph
+from nutclf.model import litert
+from nutclf.model.litert import Runner
 from nutclf.model.threads import n_threads
-
-Runner = Callable[[np.ndarray], np.ndarray]
-"""One photograph, uint8 [1, S, S, 3], to probabilities, float32 [1, n_classes]."""
 
 # Seen beside the pinned TensorFlow. 100 MB that only this needs, hence not among the requirements.
 ONNX_PACKAGES = {"onnx": "1.23.2", "tf2onnx": "1.17.0", "onnxruntime": "1.32.0"}
@@ -56,23 +53,6 @@ def litert_int8(model: keras.Model, images: np.ndarray) -> bytes:
         return converter.convert()
 
 
-def litert_runner(blob: bytes) -> Runner:
-    """Runs a .tflite file on this machine's processors."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    with native_messages_hidden():  # it announces its kernels
-        interpreter = Interpreter(model_content=blob, num_threads=n_threads())
-        interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-    def run(photograph: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(entry["index"], photograph.astype(entry["dtype"]))
-        interpreter.invoke()
-        return interpreter.get_tensor(exit_["index"])
-
-    return run
-
-
 def onnx_float(model: keras.Model, images: np.ndarray) -> bytes:
     """An .onnx file of float32 pixels and weights; `images` are not needed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +86,6 @@ def require_onnx() -> None:
 
 def _converter(model: keras.Model) -> tf.lite.TFLiteConverter:
     # Of constants: the ranges of int8 cannot be taken from a graph that reads variables.
-    graph = constant_graph(
-        lambda pixels: model(pixels, training=False), (1, *model.input_shape[1:]), tf.float32
+    return litert.converter(
+        lambda pixels: model(pixels, training=False), model.input_shape[1:], tf.float32
     )
-    return tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())

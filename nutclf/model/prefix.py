@@ -5,21 +5,16 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
 
-from nutclf.data.quiet import native_messages_hidden
 from nutclf.model import cuts
 from nutclf.model.backbones import BackboneSpec
+from nutclf.model.litert import Forward, constant_graph, converter, runner
 from nutclf.model.network import scaling_layer
-from nutclf.model.threads import n_threads
 
 BATCH_SIZE = 16
 """Images a call: enough to feed a graphics card, few enough that a batch stays in the cache."""
 
 Prefix = Callable[[np.ndarray], np.ndarray]
-Forward = Callable[[tf.Tensor], tf.Tensor]
 
 
 def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Prefix:
@@ -61,14 +56,6 @@ def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix
     return _with_litert(forward, shape, dtype)
 
 
-def constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
-    """`forward` as a graph that holds its weights itself; `shape` is that of its one input."""
-    traced = tf.function(forward, jit_compile=False).get_concrete_function(
-        tf.TensorSpec(shape, dtype)
-    )
-    return convert_variables_to_constants_v2(traced)
-
-
 def _with_tensorflow(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
     graph = constant_graph(forward, (None, *shape), dtype)
 
@@ -80,21 +67,5 @@ def _with_tensorflow(forward: Forward, shape: Sequence[int], dtype: tf.DType) ->
 
 
 def _with_litert(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
-    from ai_edge_litert.interpreter import Interpreter
-
-    graph = constant_graph(forward, (1, *shape), dtype)
-    # The graph holds its constants itself: there is nothing that the module has to keep alive.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
-    blob = converter.convert()
-    with native_messages_hidden():  # it announces its kernels
-        interpreter = Interpreter(model_content=blob, num_threads=n_threads())
-        interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]["index"]
-    exit_ = interpreter.get_output_details()[0]["index"]
-
-    def one(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(entry, image[np.newaxis])
-        interpreter.invoke()
-        return interpreter.get_tensor(exit_)
-
-    return lambda batch: np.concatenate([one(image) for image in batch])
+    one = runner(converter(forward, shape, dtype).convert())
+    return lambda batch: np.concatenate([one(image[np.newaxis]) for image in batch])

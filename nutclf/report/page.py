@@ -48,7 +48,6 @@ def draw_page(
         audit=evidence.audit,
         audited=_audited(evidence, root),
         listed=_LISTED,
-        counts=_counts(record),
     )
 
 
@@ -80,11 +79,3 @@ def _audited(evidence: Evidence, root: Path) -> dict[str, list]:
         "across": [pair for pair in evidence.audit["pairs"] if pair["across_splits"]],
         "disagreeing": [pair for pair in evidence.audit["pairs"] if pair["labels_disagree"]],
     }
-
-
-def _counts(record: StudyRecord) -> str:
-    states = [trial.state for trial in record.trials]
-    words = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-    return ", ".join(
-        f"{states.count(state)} {word}" for state, word in words.items() if state in states
-    )

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nutclf.config import RANGES
 from nutclf.evaluate.intervals import Rate
 from nutclf.track.study_records import StudyRecord
 from nutclf.track.trial_records import RECIPE, TrialRecord
@@ -107,6 +108,6 @@ def _values(text: str) -> tuple:
 
 def _space(name: str, values: tuple) -> str:
     shown = [short(str(value)) for value in values]
-    if name in ("dropout_rate", "epochs", "learning_rate"):
+    if name in RANGES:
         return f"{shown[0]} to {shown[1]}" + (", log" if name == "learning_rate" else "")
     return ", ".join(shown)

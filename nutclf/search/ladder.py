@@ -13,10 +13,10 @@ from nutclf.search import rung_as_is, rung_puzzle
 from nutclf.search.claims import WORKER
 from nutclf.search.places import Places
 from nutclf.search.rows import Row, as_markdown, notes_on
-from nutclf.search.rung_baselines import FIRST_NUMBER, baseline_folds, pooled_vectors, run_baseline
+from nutclf.search.rung_baselines import FIRST_NUMBER, NO_FOLDS, pooled_vectors, run_baseline
 from nutclf.search.rung_fit import fit_rung
 from nutclf.search.rungs import RUNGS, ladder_config
-from nutclf.search.session import DRAWN_BACKBONES, Say, data_record, labelled
+from nutclf.search.session import DRAWN_BACKBONES, Say, data_record, labelled, make_folds
 from nutclf.track.ladder import ladder_run
 from nutclf.track.liveness import hold
 from nutclf.track.runs import Run, trial_run, write_json
@@ -49,7 +49,8 @@ class Ladder:
         self._splits = {
             split: labelled(source.folder, split, size, say) for split in ("train", "valid")
         }
-        self._folds = baseline_folds(ladder_config(backbone.spec.name, True), self._splits["train"])
+        config = ladder_config(backbone.spec.name, augmented=True)
+        self._folds = make_folds(config, self._splits["train"], NO_FOLDS)
         self._classifier = self._find_classifier()
         self._data = data_record(source)
         self._store = places.store.prepare()

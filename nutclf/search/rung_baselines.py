@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nutclf.config import StudyConfig
-from nutclf.data.likeness import groups_of_like, perceptual_hashes
-from nutclf.errors import UserError
 from nutclf.evaluate.baselines import BASELINES, judge
-from nutclf.evaluate.folds import assign_folds
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.search.rows import Row
 from nutclf.track.evaluation import write_evaluation
 from nutclf.track.runs import Run
 from nutclf.train.views import UNTOUCHED
-from nutclf.train.workbench import LabelledImages, Workbench
+from nutclf.train.workbench import Workbench
 
 FIRST_NUMBER = 8
+NO_FOLDS = (
+    "The ladder's baselines are cross-validated, and these data cannot be: {}. Add images to that "
+    "class, or leave it out of every split."
+)
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,6 @@ def pooled_vectors(bench: Workbench, pool: int) -> Vectors:
     return Vectors(splits["train"], splits["valid"])
 
 
-def baseline_folds(config: StudyConfig, train: LabelledImages) -> np.ndarray:
-    """The fold of each training image, int [N]; images that show the same thing share one.
-
-    Raises:
-      UserError: a class has too few images.
-    """
-    groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
-    try:
-        return assign_folds(train.labels, groups, config.n_folds, config.seed)
-    except ValueError as error:
-        raise UserError(
-            f"The ladder's baselines are cross-validated, and these data cannot be: {error}. Add "
-            "images to that class, or leave it out of every split."
-        ) from error
-
-
 def run_baseline(
     run: Run, number: int, name: str, bench: Workbench, vectors: Vectors, folds: np.ndarray
 ) -> list[Row]:
@@ -69,7 +53,7 @@ def run_baseline(
       name: a key of `BASELINES`.
       bench: with the images.
       vectors: from `pooled_vectors`.
-      folds: from `baseline_folds`.
+      folds: from `nutclf.search.session.make_folds`.
     """
     train, valid, classes = bench.splits["train"], bench.splits["valid"], bench.classes
     seed = bench.config.seed

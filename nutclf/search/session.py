@@ -38,6 +38,11 @@ DRAWN_BACKBONES = {"mobilenetv2": "mobilenetv2-drawn"}
 
 Say = Callable[[str], None]
 
+_NO_FOLDS = (
+    "These data cannot be cross-validated: {}. Add images, or judge trials on the valid split with "
+    "OBJECTIVE=valid."
+)
+
 
 def for_data(config: StudyConfig, kind: str) -> StudyConfig:
     """The study as it runs on a kind of data.
@@ -169,16 +174,17 @@ def settle(study: optuna.Study, parent: Run) -> None:
             close_runs(parent, number, trial.state.name, trial.user_attrs.get("reason"))
 
 
-def make_folds(config: StudyConfig, train: LabelledImages) -> np.ndarray:
-    """The fold of each training image; images that show the same thing share one."""
+def make_folds(config: StudyConfig, train: LabelledImages, refusal: str = _NO_FOLDS) -> np.ndarray:
+    """The fold of each training image, int [N]; images that show the same thing share one.
+
+    Raises:
+      UserError: a class has too few images; `refusal` with the reason in it.
+    """
     groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
     try:
         return assign_folds(train.labels, groups, config.n_folds, config.seed)
     except ValueError as error:
-        raise UserError(
-            f"These data cannot be cross-validated: {error}. Add images, or judge trials on the "
-            "valid split with OBJECTIVE=valid."
-        ) from error
+        raise UserError(refusal.format(error)) from error
 
 
 def labelled(folder: ImageFolder, split: str, size: int, say: Say) -> LabelledImages:

@@ -4,7 +4,7 @@ import dataclasses
 
 import optuna
 
-from nutclf.config import Recipe, SearchSpace
+from nutclf.config import RANGES, Recipe, SearchSpace
 from nutclf.errors import UserError
 
 
@@ -37,7 +37,7 @@ def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
     parameters = {}
     for name, value in dataclasses.asdict(recipe).items():
         allowed = getattr(space, name, (value,))
-        is_range = name in ("dropout_rate", "epochs", "learning_rate")
+        is_range = name in RANGES
         inside = allowed[0] <= value <= allowed[-1] if is_range else value in allowed
         if not inside:
             raise UserError(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from nutclf.errors import UserError
-from nutclf.model import portable
+from nutclf.model import litert, portable
 from nutclf.model.network import predict_pixels
 from nutclf.serve.champion import champion_uri
 from nutclf.serve.fidelity import Exported, compare
@@ -36,13 +36,13 @@ class Kind:
     name: str
     suffix: str
     convert: Callable[[keras.Model, np.ndarray], bytes]
-    runner: Callable[[bytes], portable.Runner]
+    runner: Callable[[bytes], litert.Runner]
 
 
 FORMATS = {
     "litert": (
-        Kind("litert_float", "-float.tflite", portable.litert_float, portable.litert_runner),
-        Kind("litert_int8", "-int8.tflite", portable.litert_int8, portable.litert_runner),
+        Kind("litert_float", "-float.tflite", portable.litert_float, litert.runner),
+        Kind("litert_int8", "-int8.tflite", portable.litert_int8, litert.runner),
     ),
     "onnx": (Kind("onnx_float", ".onnx", portable.onnx_float, portable.onnx_runner),),
 }

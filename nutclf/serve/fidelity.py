@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nutclf.evaluate.intervals import Rate
-from nutclf.model.portable import Runner
+from nutclf.model.litert import Runner
 
 _TIMED = 50  # photographs whose times count; earlier ones warm up
 

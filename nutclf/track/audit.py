@@ -1,13 +1,12 @@
 """Where an audit of the images is kept: artifacts of its study's run, and a copy beside them."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nutclf.errors import UserError
-from nutclf.track.runs import DataRecord, Run, quoted, running_trials, study_run
+from nutclf.track.runs import DataRecord, Run, file_name, quoted, running_trials, study_run
 from nutclf.track.store import Store
 
 FOLDER = "audit"
@@ -44,7 +43,7 @@ def audit_folder(
     missing, and are copied into the store's folder; those of an earlier audit are replaced.
     """
     run = study_run(store, experiment_id, study, data.tags)
-    copy = store.folder / FOLDER / _as_file_name(study)
+    copy = store.folder / FOLDER / file_name(study)
     with run.artifacts() as root:
         folder = root / FOLDER
         folder.mkdir()
@@ -58,8 +57,3 @@ def _leave_at_rest(run: Run) -> None:
     """A study's run says RUNNING only while a sweep works on it."""
     if run.client.get_run(run.run_id).info.status == "RUNNING" and not running_trials(run):
         run.close("FINISHED")
-
-
-def _as_file_name(study: str) -> str:
-    """A study may be named anything; its folder stays inside the store."""
-    return re.sub(r"[^\w -]+", "-", study)

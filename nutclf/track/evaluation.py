@@ -1,5 +1,6 @@
 """How good a model is on some images, written into its run: numbers, matrix, predictions."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,12 @@ def stored_predictions(run: Run, split: str) -> pd.DataFrame | None:
     """The predictions that a run recorded for a split; None when it has none."""
     with stored_file(run, f"predictions_{split}.csv") as file:
         return None if file is None else read_predictions(file)
+
+
+def stored_json(run: Run, name: str, folder: str = FOLDER):
+    """What a JSON file among a run's artifacts holds; None when it is not there."""
+    with stored_file(run, name, folder) as file:
+        return None if file is None else json.loads(file.read_text(encoding="utf-8"))
 
 
 @contextmanager

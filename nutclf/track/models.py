@@ -34,17 +34,12 @@ def log_model(run: Run, model: keras.Model, metadata: Mapping[str, object]) -> s
       Its address, `models:/m-...`; None where there is an outbox.
     """
     arguments = dict(metadata)
-    if run.outbox is None:
-        return _log(run.client, run.run_id, model, arguments)
-    run.outbox.send(
-        run.client,
-        run._run_id,
+    return run.send(
         "model",
         arguments,
         lambda run_id: _log(run.client, run_id, model, arguments),
         lambda folder: model.save(folder / _KEPT),
     )
-    return None
 
 
 def _log(client: MlflowClient, run_id: str, model: keras.Model, metadata: dict) -> str:

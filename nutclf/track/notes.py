@@ -66,18 +66,13 @@ def write_experiment_note(store: Store, experiment: str, kind: str) -> None:
 
 
 def _headline(record: StudyRecord) -> str:
-    best, states = record.best, [trial.state for trial in record.trials]
-    counts = ", ".join(
-        f"{states.count(state)} {word}"
-        for state, word in (("COMPLETE", "complete"), ("PRUNED", "pruned"), ("FAIL", "failed"))
-        if state in states
-    )
+    best = record.best
     drawn = "**Drawn images: nothing here holds for real nuts.**\n\n"
     judged = "out of fold" if record.judged_on == "cv" else "on the valid split"
     return (
         f"{drawn if record.tags['data_source'] == 'drawn' else ''}"
         f"**Best so far: {_plain(best.name)}**, {record.objective.metric} {best.value:.4f}, "
-        f"accuracy {judged} {best.accuracy}. Trials: {counts}."
+        f"accuracy {judged} {best.accuracy}. Trials: {record.counts}."
     )
 
 

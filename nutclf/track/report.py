@@ -1,15 +1,13 @@
 """What a study's report is drawn from, and where the finished page is kept."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from nutclf.track.evaluation import stored_file, stored_predictions
-from nutclf.track.runs import Run
+from nutclf.track.evaluation import stored_json, stored_predictions
+from nutclf.track.runs import Run, file_name
 from nutclf.track.store import Store
 from nutclf.track.study_records import StudyRecord
 
@@ -43,21 +41,20 @@ class Evidence:
 def read_evidence(record: StudyRecord) -> Evidence:
     """Reads it from the runs of a study and of its best trial."""
     run = record.best_run
-    matrices = {split: _json(run, f"confusion_matrix_{split}.json") for split in SPLITS}
+    matrices = {split: stored_json(run, f"confusion_matrix_{split}.json") for split in SPLITS}
     return Evidence(
         matrices={split: matrix for split, matrix in matrices.items() if matrix},
         predictions=stored_predictions(run, record.judged_on),
         curves=_curves(run),
         metrics=run.client.get_run(run.run_id).data.metrics,
-        gradcam=_json(run, "gradcam.json") or (),
-        audit=_json(record.run, "audit.json", "audit"),
+        gradcam=stored_json(run, "gradcam.json") or (),
+        audit=stored_json(record.run, "audit.json", "audit"),
     )
 
 
 def keep_page(store: Store, record: StudyRecord, page: str) -> Path:
     """Writes a page to `reports/<study>.html` of the store and to `report/` of the study's run."""
-    name = re.sub(r"[^\w -]+", "-", record.name)  # a study may be named anything
-    path = store.folder / FOLDER / f"{name}.html"
+    path = store.folder / FOLDER / f"{file_name(record.name)}.html"
     path.parent.mkdir(exist_ok=True)
     path.write_text(page, encoding="utf-8")
     with record.run.artifacts() as root:
@@ -74,8 +71,3 @@ def _curves(run: Run) -> pd.DataFrame:
         if points
     }
     return pd.DataFrame(columns).sort_index()
-
-
-def _json(run: Run, name: str, folder: str = "evaluation"):
-    with stored_file(run, name, folder) as file:
-        return None if file is None else json.loads(file.read_text(encoding="utf-8"))

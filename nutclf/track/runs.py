@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,23 +87,23 @@ class Run:
 
     def params(self, params: Mapping[str, object]) -> None:
         """Logs parameters; None becomes "None"."""
-        self.send("params", {key: str(value) for key, value in params.items()})
+        self._write("params", {key: str(value) for key, value in params.items()})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs finite numbers; one call, one transaction."""
         values = {metric_key(key): float(value) for key, value in metrics.items()}
-        self.send("metrics", {"values": values, "step": step, "timestamp": _now()})
+        self._write("metrics", {"values": values, "step": step, "timestamp": _now()})
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Sets tags; long values are cut."""
-        self.send("tags", {key: str(value)[:_MAX_TAG] for key, value in tags.items()})
+        self._write("tags", {key: str(value)[:_MAX_TAG] for key, value in tags.items()})
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
         """A folder to fill; on leaving, all of it becomes artifacts of the run."""
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-            self.send("artifacts", {}, Path(folder))
+            self._write("artifacts", {}, Path(folder))
 
     def data(self, record: DataRecord) -> None:
         """Logs the list of images as the run's data set; decodes nothing."""
@@ -116,7 +116,7 @@ class Run:
                 name=record.root.name[:500],
                 digest=record.fingerprint[:12],
             )
-        self.send("data", dict(dataset._to_mlflow_entity()))
+        self._write("data", dict(dataset._to_mlflow_entity()))
 
     def end(self, state: str, reason: str | None = None) -> None:
         """Closes the run with the status that belongs to an Optuna state."""
@@ -125,20 +125,30 @@ class Run:
 
     def close(self, status: str) -> None:
         """Closes the run with a status of MLflow's."""
-        self.send("end", {"status": status, "time": _now()})
+        self._write("end", {"status": status, "time": _now()})
 
-    def send(self, kind: str, arguments: dict, files: Path | None = None) -> None:
-        """Writes a record of one of `KINDS`, through the outbox where there is one."""
-        write = KINDS[kind]
+    def send(
+        self,
+        kind: str,
+        arguments: dict,
+        write_now: Callable[[str], object],
+        save_files: Callable[[Path], object],
+    ) -> object:
+        """Writes a record through the outbox where there is one; see `Outbox.send`.
+
+        Returns:
+          What `write_now` does; None where there is an outbox.
+        """
         if self.outbox is None:
-            write(self.client, self.run_id, arguments, files)
-            return
-        self.outbox.send(
-            self.client,
-            self._run_id,
+            return write_now(self.run_id)
+        return self.outbox.send(self.client, self._run_id, kind, arguments, write_now, save_files)
+
+    def _write(self, kind: str, arguments: dict, files: Path | None = None) -> None:
+        """Writes a record of one of `KINDS`."""
+        self.send(
             kind,
             arguments,
-            lambda run_id: write(self.client, run_id, arguments, files),
+            lambda run_id: KINDS[kind](self.client, run_id, arguments, files),
             lambda folder: files and shutil.copytree(files, folder, dirs_exist_ok=True),
         )
 
@@ -194,6 +204,11 @@ KINDS: dict[str, Deliver] = {
 def metric_key(name: str) -> str:
     """`name` with every character that MLflow refuses in a metric's name made a hyphen."""
     return re.sub(r"[^\w\-. :/]", "-", name)
+
+
+def file_name(study: str) -> str:
+    """A study may be named anything; its files stay inside the store."""
+    return re.sub(r"[^\w -]+", "-", study)
 
 
 def quoted(text: str) -> str:

@@ -1,6 +1,5 @@
 """The sealed test split: opened once a run, and judged without the images that leaked into it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import labels, probabilities, write_predictions
-from nutclf.track.evaluation import FOLDER, stored_file, stored_predictions, write_evaluation
+from nutclf.track.evaluation import FOLDER, stored_json, stored_predictions, write_evaluation
 from nutclf.track.reload import LoadSplit, Reloaded, Split
 from nutclf.track.runs import Run, write_json
 
@@ -75,7 +74,7 @@ def judge_on_test(
       load_split: "test" is asked for unless the run has its predictions; the opening is counted.
       find_leaks: asked unless the run knows its leaks.
     """
-    leaks, whole = _recorded_leaks(run), _recorded_predictions(run)
+    leaks, whole = stored_json(run, f"{LEAKS}.json"), _recorded_predictions(run)
     if leaks is not None and whole is not None:
         return _figures(whole, leaks)
     found = find_leaks()
@@ -110,12 +109,6 @@ def _record(run: Run, whole: pd.DataFrame, leaks: Mapping[str, str], classes: li
     run.tags(on_test.tags)
     with run.artifacts() as folder:
         write_json(folder / FOLDER / f"{LEAKS}.json", dict(leaks))
-
-
-def _recorded_leaks(run: Run) -> dict[str, str] | None:
-    """None where nobody has looked for leaks yet."""
-    with stored_file(run, f"{LEAKS}.json") as file:
-        return None if file is None else json.loads(file.read_text(encoding="utf-8"))
 
 
 def _recorded_predictions(run: Run) -> pd.DataFrame | None:

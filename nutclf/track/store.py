@@ -95,15 +95,17 @@ class Store:
 
     def _let_readers_read(self) -> None:
         """Write-ahead logging: several workers and the UI do not lock each other out."""
-        if self.tracking_uri.startswith("sqlite:///"):
-            with closing(sqlite3.connect(self.tracking_uri.removeprefix("sqlite:///"))) as database:
-                database.execute("PRAGMA journal_mode=WAL")
+        self._pragma("journal_mode=WAL")
 
     def checkpoint(self) -> None:
         """Moves what write-ahead logging holds back into the database file: a copy is whole."""
+        self._pragma("wal_checkpoint(TRUNCATE)")
+
+    def _pragma(self, statement: str) -> None:
+        """For SQLite; a server's database is its keeper's."""
         if self.tracking_uri.startswith("sqlite:///"):
             with closing(sqlite3.connect(self.tracking_uri.removeprefix("sqlite:///"))) as database:
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                database.execute(f"PRAGMA {statement}")
 
     def client(self) -> MlflowClient:
         """A client of this store, whatever MLflow's global settings say."""

@@ -14,6 +14,8 @@ from nutclf.track.runs import Run, quoted
 from nutclf.track.store import Store
 from nutclf.track.trial_records import TrialRecord, n_judged, trial_record
 
+_WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+
 
 @dataclass(frozen=True)
 class StudyRecord:
@@ -41,8 +43,16 @@ class StudyRecord:
 
     @property
     def judged_on(self) -> str:
-        """The split whose predictions make the objective: "cv" or "valid"."""
-        return "cv" if self.objective.cross_validated else "valid"
+        """The split whose predictions make the objective."""
+        return self.objective.judged_on
+
+    @property
+    def counts(self) -> str:
+        """How many trials ended how, in words."""
+        states = [trial.state for trial in self.trials]
+        return ", ".join(
+            f"{states.count(state)} {word}" for state, word in _WORDS.items() if state in states
+        )
 
     @cached_property
     def ranking(self) -> list[TrialRecord]:

@@ -1,6 +1,5 @@
 """A trial as its run tells it: what it was, what it scored, and how sure that is."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -8,7 +7,7 @@ from mlflow.entities import Run as MlflowRun
 
 from nutclf.config import Objective, SearchSpace
 from nutclf.evaluate.intervals import Rate
-from nutclf.track.evaluation import stored_file
+from nutclf.track.evaluation import stored_json
 from nutclf.track.runs import STATUS, Run
 
 RECIPE = tuple(field.name for field in fields(SearchSpace))
@@ -44,10 +43,8 @@ class TrialRecord:
 
 def n_judged(run: Run, objective: Objective) -> int:
     """How many images judge a trial of the study: the same for each."""
-    split = "cv" if objective.cross_validated else "valid"
-    with stored_file(run, f"confusion_matrix_{split}.json") as file:
-        matrix = json.loads(file.read_text(encoding="utf-8"))["matrix"]
-    return sum(map(sum, matrix))
+    found = stored_json(run, f"confusion_matrix_{objective.judged_on}.json")
+    return sum(map(sum, found["matrix"]))
 
 
 def trial_record(run: MlflowRun, objective: Objective, n: int) -> TrialRecord:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from nutclf.errors import UserError
-from nutclf.model import portable
+from nutclf.model import litert, portable
 from nutclf.model.network import Deployable, predict_pixels
 
 SIDE = 32
@@ -36,7 +36,7 @@ def answers(run, pixels):
 def test_a_float_file_gives_the_networks_probabilities(model, pixels, expected):
     blob = portable.litert_float(portable.without_resizing(model), pixels)
     assert np.ptp(expected, axis=0).max() > 0.01, "images differ for the network"
-    np.testing.assert_allclose(answers(portable.litert_runner(blob), pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(answers(litert.runner(blob), pixels), expected, atol=1e-5)
 
 
 def test_an_int8_file_takes_bytes_as_they_are_and_has_no_other_operation(model, pixels, expected):
@@ -48,7 +48,7 @@ def test_an_int8_file_takes_bytes_as_they_are_and_has_no_other_operation(model, 
     assert list(entry["shape"]) == [1, SIDE, SIDE, 3]
     kinds = [tensor["dtype"] for tensor in interpreter.get_tensor_details()]
     assert kinds.count(np.float32) == 1, "the probabilities alone"
-    found = answers(portable.litert_runner(blob), pixels)
+    found = answers(litert.runner(blob), pixels)
     assert np.abs(found - expected).max() < 0.05
     assert np.abs(found - expected).max() > 1e-5, "otherwise nothing was rounded"
 

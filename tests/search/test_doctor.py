@@ -3,11 +3,9 @@
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -191,11 +189,6 @@ def test_a_newer_optuna_is_left_alone(store, features):
     assert visit.counts == (1, 0, 1)
 
 
-def answers_at(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.fixture
 def killed(store):
     """A sweep in a process of its own, in the middle of its first trial."""
@@ -252,35 +245,14 @@ def test_a_file_that_is_no_database_ends_in_a_sentence(tmp_path, features, name)
 
 
 @pytest.mark.slow
-def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run = left_running(store)
+def test_at_a_server_records_are_put_right_and_files_are_its_own(store, features, free_port, ui_at):
+    port, run = free_port(), left_running(store)
     (store.folder / "artifacts/nutclf" / ("0" * 32)).mkdir(parents=True)
-    program = (
-        "import sys; from nutclf.track.store import Store; from nutclf.track.ui import serve_ui\n"
-        "from nutclf.search.signals import hear_signals_once; hear_signals_once()\n"
-        "serve_ui(Store.at(sys.argv[1], {}), int(sys.argv[2]))"
-    )
-    server = subprocess.Popen(
-        [sys.executable, "-c", program, str(store.folder), str(port)],
-        cwd=REPO,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not answers_at(port):
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.2)
+    with ui_at(store, port):
         remote = Store.at(store.folder, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"})
         visit = Visit(remote, features, fix=True)
         assert "is a server: its schema, addresses and files are not touched" in visit.lines[0]
         assert visit.counts == (2, 2, 0)
         assert Visit(remote, features, fix=True).counts == (0, 0, 0)
-    finally:
-        server.terminate()
-        server.wait(30)
     assert store.client().get_run(run.run_id).info.status == "FAILED"
     assert (store.folder / "artifacts/nutclf" / ("0" * 32)).exists()

@@ -49,12 +49,6 @@ def _answers(port):
         connection.close()
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def asked(port, folder):
     """What the README's command prints."""
     command = CURL.replace("8000", str(port))
@@ -73,7 +67,7 @@ def folder(nuts, tmp_path):
 
 @pytest.mark.slow
 def test_serve_answers_the_curl_of_the_readme_and_ends_by_ctrl_c(
-    with_champion, checkout, cli_environ, folder
+    with_champion, checkout, cli_environ, folder, free_port
 ):
     port = free_port()
     command = [sys.executable, "-m", "nutclf", "serve", "--port", str(port)]
@@ -96,7 +90,7 @@ def test_serve_answers_the_curl_of_the_readme_and_ends_by_ctrl_c(
 
 @pytest.mark.slow
 def test_mlflow_alone_serves_the_version_where_this_package_is_not_installed(
-    with_champion, folder, cli_environ
+    with_champion, folder, cli_environ, free_port
 ):
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/nutclf@champion"]

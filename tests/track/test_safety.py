@@ -3,13 +3,9 @@
 import json
 import os
 import pickle
-import socket
-import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import pytest
@@ -25,18 +21,6 @@ from nutclf.track.registry import CHAMPION, Registry
 
 CHAMPION_URI = "models:/nutclf@champion"
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-
-
-@pytest.fixture
-def kept(with_champion, copy_store, tmp_path):
-    return copy_store(with_champion.folder, tmp_path / "store")
-
-
-@pytest.fixture
-def model(kept):
-    """The folder of the champion's model."""
-    (folder,) = kept.folder.glob("artifacts/nutclf/models/m-*/artifacts")
-    return folder
 
 
 @pytest.fixture
@@ -177,40 +161,10 @@ def test_a_description_that_calls_a_function_is_refused(kept, model, executed):
     assert not executed.exists()
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def answers_at(host, port):
-    with socket.socket() as one:
-        one.settimeout(5)
-        return one.connect_ex((host, port)) == 0
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
-def test_the_ui_is_reached_from_this_machine_only(store):
+def test_the_ui_is_reached_from_this_machine_only(store, free_port, answers_at, ui_at):
     """127.0.0.2 leads here as well, but only to what listens on every address."""
     port = free_port()
-    program = (
-        "import sys; from nutclf.track.store import Store; from nutclf.track.ui import serve_ui\n"
-        "from nutclf.search.signals import hear_signals_once; hear_signals_once()\n"
-        "serve_ui(Store.at(sys.argv[1], {}), int(sys.argv[2]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(store.folder), str(port)],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not answers_at("127.0.0.1", port):
-            assert time.monotonic() < deadline, "the UI did not start"
-            time.sleep(0.2)
+    with ui_at(store, port):
         assert not answers_at("127.0.0.2", port)
-    finally:
-        process.terminate()
-        assert process.wait(30) == 143
     assert not answers_at("127.0.0.1", port), "the server's processes end with it"

@@ -15,18 +15,6 @@ from nutclf.track.registry import CHAMPION, Registry
 
 
 @pytest.fixture
-def kept(with_champion, copy_store, tmp_path):
-    return copy_store(with_champion.folder, tmp_path / "store")
-
-
-@pytest.fixture
-def model(kept):
-    """The folder of the champion's model."""
-    (folder,) = kept.folder.glob("artifacts/nutclf/models/m-*/artifacts")
-    return folder
-
-
-@pytest.fixture
 def again(kept, tiny_config, load_split, source):
     def again():
         config = replace(tiny_config, name="promoted")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.setting import open_bench, study_of
-from nutclf.cli.opening import load_study
+from nutclf.cli import load_study
 from nutclf.config import Recipe
 
 PUBLISHED = Recipe()

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nutclf.cli.opening import open_store
-from nutclf.cli.process import quiet
-from nutclf.data.listing import IMAGE_EXTENSIONS
+from nutclf.cli import open_store
+from nutclf.data.folder import IMAGE_EXTENSIONS
+from nutclf.process import quiet
 
 N = 20
 
@@ -62,7 +62,7 @@ def drawn(draw) -> list[Image.Image]:
 def main() -> None:
     """Prints a table."""
     quiet()
-    from nutclf.serve.champion import open_champion
+    from nutclf.serve.answers import open_champion
     from nutclf.serve.recognise import UNSURE
 
     folder, store = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "mlruns"

@@ -3,8 +3,8 @@
 from dataclasses import fields
 from pathlib import Path
 
-from nutclf.cli.process import quiet, seed_everything
 from nutclf.config import RANGES, Recipe, SearchSpace, StudyConfig
+from nutclf.process import quiet, seed_everything
 
 
 def study_of(recipes: list[Recipe], **settings) -> StudyConfig:
@@ -24,7 +24,7 @@ def open_bench(config: StudyConfig, data: Path, features: Path | None):
     from nutclf.data.source import resolve
     from nutclf.model.backbones import load_backbone
     from nutclf.search.session import labelled
-    from nutclf.train.store import FeatureStore
+    from nutclf.train.feature_store import FeatureStore
     from nutclf.train.workbench import Workbench
 
     seed_everything(config.seed)

@@ -81,7 +81,7 @@ def source(nuts):
 def load_split(source):
     """Opens a split for promotion; `load_split.asked` lists what was asked for."""
     from nutclf.data.folder import read_split
-    from nutclf.track.reload import Split
+    from nutclf.track.models import Split
 
     def load(split: str, size: int) -> Split:
         load.asked.append(split)
@@ -131,7 +131,7 @@ def tiny_backbone():
 def bench(tiny_config, tiny_backbone, source, tmp_path_factory):
     """The tiny network and the tiny images, ready to fit any recipe."""
     from nutclf.search.session import labelled
-    from nutclf.train.store import FeatureStore
+    from nutclf.train.feature_store import FeatureStore
     from nutclf.train.workbench import Workbench
 
     splits = {s: labelled(source.folder, s, SIDE, print) for s in ("train", "valid")}

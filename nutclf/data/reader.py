@@ -6,24 +6,152 @@ Two readers disagree on EXIF turns, 16-bit pixels and resizing; here there is on
 import io
 import os
 import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-
-# Naming the plugins registers their formats; Image.open would import all forty of Pillow's.
 from PIL import (
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
+    ImageChops,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
     WebPImagePlugin,  # noqa: F401
 )
 
-from nutclf.data.pixels import square, to_rgb
-from nutclf.data.quiet import pillow_silenced
 from nutclf.errors import UserError
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC = 262
+_WHITE_IS_ZERO = 0
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image upright and in mode RGB; alpha is composited on white.
+
+    Args:
+      image: a loaded image as its Pillow plugin made it (its tags and `info` are read).
+
+    Raises:
+      ValueError: the mode has no agreed way to RGB (32-bit samples, CIELAB).
+    """
+    # Read before any conversion: a converted image no longer carries its EXIF block.
+    turn = _UPRIGHT.get(orientation(image))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "its pixels are 32-bit numbers without an agreed brightness; save it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I;16"):
+        rgb = _from_16_bit(image)
+    elif image.mode == "CMYK":
+        rgb = _upright_cmyk(image).convert("RGB")
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        rgb = Image.alpha_composite(white, rgba).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The centred square of an image, resized once to [size, size] with antialiasing.
+
+    An image of that size comes back with its pixels unchanged: Pillow copies it.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def orientation(image: Image.Image) -> object:
+    """The EXIF orientation, 1 to 8 when sane.
+
+    A broken EXIF block says nothing of the pixels: such an image counts as upright.
+    """
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # the parser raises half a dozen kinds, SyntaxError and struct.error too
+        return None
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Greyscale with 9 to 16 bits as RGB; the high byte is kept, as Pillow does for 16-bit colour.
+
+    `convert` would clip at 255 instead, which turns nearly every such image white.
+    """
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image).astype(np.uint16)  # also brings big-endian I;16B to native order
+    grey = (values >> (_bits(tags) - 8)).astype(np.uint8)
+    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts these for 8 bits only
+        grey = 255 - grey
+    see_through = image.info.get("transparency")
+    if isinstance(see_through, int):
+        grey = np.where(values == see_through, np.uint8(255), grey)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _bits(tags: dict) -> int:
+    bits = tags.get(_TIFF_BITS_PER_SAMPLE, 16)
+    return bits[0] if isinstance(bits, tuple) else bits
+
+
+def _upright_cmyk(image: Image.Image) -> Image.Image:
+    """CMYK with 255 for full ink.
+
+    Adobe writes JPEGs with the inks inverted, and Pillow takes every CMYK JPEG for such a one; a
+    JPEG without Adobe's marker is not, so what Pillow did is undone.
+    """
+    is_jpeg = image.format in ("JPEG", "MPO")
+    return ImageChops.invert(image) if is_jpeg and "adobe" not in image.info else image
+
+
+_lock = threading.Lock()
+_saved_filters: list[warnings.catch_warnings] = []
+_readers = 0
+
+
+@contextmanager
+def pillow_silenced() -> Iterator[None]:
+    """Ignores what Pillow warns of (bad EXIF, odd tags): a file is read, or it is refused.
+
+    `catch_warnings` swaps the filters of the whole process, so threads that each did it would
+    restore them in the wrong order; the first reader in swaps, the last one out restores.
+    """
+    global _readers  # noqa: PLW0603 - counts over all threads
+    with _lock:
+        _readers += 1
+        if _readers == 1:
+            _saved_filters.append(warnings.catch_warnings())
+            _saved_filters[0].__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers -= 1
+            if _readers == 0:
+                _saved_filters.pop().__exit__(None, None, None)
+
+
+# Naming the plugins registers their formats; Image.open would import all forty of Pillow's.
+
 
 # Explicit, so that no file whatever its name reaches Pillow's EPS plugin, which runs ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

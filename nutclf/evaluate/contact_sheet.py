@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nutclf.evaluate import style
+from nutclf.evaluate import figures
 
 COLUMNS = 6
 _SIDE, _GAP, _MARGIN = 1.62, 0.24, 0.34  # inches, as are all lengths below
@@ -72,8 +72,8 @@ class Section:
 def contact_sheet(sections: Sequence[Section], title: str, detail: str) -> Figure:
     """All sections below each other, under a header of two lines."""
     sheet = _Sheet(_HEADER + sum(section.height for section in sections) + 0.1)
-    sheet.text(_MARGIN, 0.22, title, fontsize=14, weight="bold", color=style.INK)
-    sheet.text(_MARGIN, 0.50, detail, fontsize=10, color=style.MUTED)
+    sheet.text(_MARGIN, 0.22, title, fontsize=14, weight="bold", color=figures.INK)
+    sheet.text(_MARGIN, 0.50, detail, fontsize=10, color=figures.MUTED)
     top = _HEADER
     for section in sections:
         sheet.section(top, section)
@@ -95,10 +95,10 @@ class _Sheet:
         )
 
     def section(self, top: float, section: Section) -> None:
-        self.text(_MARGIN, top, section.heading, fontsize=11, weight="bold", color=style.INK)
+        self.text(_MARGIN, top, section.heading, fontsize=11, weight="bold", color=figures.INK)
         if not section.groups:
             below = top + _HEADING - 0.04
-            self.text(_MARGIN, below, section.empty, fontsize=9.5, color=style.MUTED)
+            self.text(_MARGIN, below, section.empty, fontsize=9.5, color=figures.MUTED)
         for number, group in enumerate(section.groups):
             row, place = divmod(number, section.a_row)
             x = _MARGIN + place * len(group) * (_SIDE + _GAP)
@@ -113,14 +113,14 @@ class _Sheet:
         ax.set_axis_off()
         if tile.badge:
             paper = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none"}
-            look = {"fontsize": 7.5, "color": style.INK, "bbox": paper | {"alpha": 0.85}}
+            look = {"fontsize": 7.5, "color": figures.INK, "bbox": paper | {"alpha": 0.85}}
             self.text(x + 0.04, y + 0.04, tile.badge, **look)
         first, last = y + _SIDE + 0.06, y + _SIDE + 0.06 + 2 * _LINE
-        colour = style.BEST if tile.alarming else style.INK
-        self.text(x, first, _fit(tile.above, _ABOVE), fontsize=8.5, color=style.MUTED)
+        colour = figures.BEST if tile.alarming else figures.INK
+        self.text(x, first, _fit(tile.above, _ABOVE), fontsize=8.5, color=figures.MUTED)
         look = {"fontsize": 9, "weight": "bold", "color": colour}
         self.text(x, first + _LINE, _fit(tile.verdict, _VERDICT), **look)
-        self.text(x, last, _fit(tile.below, _BELOW), fontsize=7.5, color=style.MUTED)
+        self.text(x, last, _fit(tile.below, _BELOW), fontsize=7.5, color=figures.MUTED)
 
 
 def _fit(line: str, longest: int) -> str:

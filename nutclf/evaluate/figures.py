@@ -5,6 +5,8 @@ figures drawn in threads and in long studies neither mix nor pile up. Matplotlib
 import: callers import this file where they draw, not at their top.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,10 +17,42 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
-from nutclf.evaluate import style
 from nutclf.evaluate.calibration import expected_calibration_error, reliability_table
 from nutclf.evaluate.intervals import Rate, wilson
 from nutclf.evaluate.metrics import as_counts
+
+INK, MUTED, RULE, NOTHING = "#22303c", "#6b7a88", "#dfe5ea", "#b6c1ca"
+TRAIN, VALID, BEST = "#8a9bab", "#14608c", "#c8553d"
+SHADES = ("#f6f9fb", "#a9cbe0", "#3d86b3", "#0d3f5f")
+DASHED = {"linewidth": 1, "linestyle": (0, (4, 3))}
+HEADER = 44
+"""Height of the band kept free above the panels, in points."""
+
+
+def finish(figure: Figure, title: str, detail: str) -> None:
+    """Arranges the panels below a header: a bold line and a quiet one, 10 points off the edges.
+
+    Call it last: the layout is measured at each draw, and seaborn draws once by itself.
+    """
+    width, height = figure.get_size_inches() * 72
+    band = (0, 0, 1, 1 - HEADER / height)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.03, rect=band)
+    style = {"ha": "left", "va": "top", "parse_math": False}
+    x, y = 10 / width, 1 - 10 / height
+    figure.text(x, y, title, size=13, weight="bold", color=INK, **style)
+    figure.text(x, y - 20 / height, detail, size=10, color=MUTED, **style)
+
+
+def quiet_axes(ax: Axes) -> None:
+    """Horizontal rules and a base line; no box, no tick marks."""
+    ax.grid(axis="y", color=RULE, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color(MUTED)
+    ax.tick_params(length=0, labelcolor=INK, labelsize=9.5)
+    ax.xaxis.label.set_color(INK)
+    ax.yaxis.label.set_color(INK)
+
 
 HISTORY = ("epoch", "train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "learning_rate")
 """Columns that `learning_curves` needs, one row an epoch."""
@@ -44,17 +78,17 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     # Seaborn's own tick labels would be parsed as mathematics and measured once more, hence none.
     sns.heatmap(
         share, ax=ax, annot=counts, fmt="d", annot_kws={"fontsize": 10.5}, vmin=0, vmax=1,
-        cmap=sns.blend_palette(style.SHADES, as_cmap=True), cbar_kws=bar,
+        cmap=sns.blend_palette(SHADES, as_cmap=True), cbar_kws=bar,
         linewidths=1.5, linecolor="white", xticklabels=False, yticklabels=False,
     )  # fmt: skip
     for text, count in zip(ax.texts, counts.flat, strict=True):
         text.set_fontweight("bold" if count else "normal")
-        text.set_color(text.get_color() if count else style.NOTHING)
+        text.set_color(text.get_color() if count else NOTHING)
     _name_classes(ax, classes)
     figure.axes[-1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.axes[-1].tick_params(length=0, labelcolor=style.MUTED, labelsize=9)
-    figure.axes[-1].set_ylabel("share of the true class", color=style.MUTED, fontsize=9)
-    style.finish(figure, title, f"accuracy {Rate(int(np.trace(counts)), int(counts.sum()))}")
+    figure.axes[-1].tick_params(length=0, labelcolor=MUTED, labelsize=9)
+    figure.axes[-1].set_ylabel("share of the true class", color=MUTED, fontsize=9)
+    finish(figure, title, f"accuracy {Rate(int(np.trace(counts)), int(counts.sum()))}")
     return figure
 
 
@@ -78,19 +112,19 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     figure = _figure(12.4, 4.0)
     panels = figure.subplots(1, 3)
     for ax, name in zip(panels, ("loss", "accuracy"), strict=False):
-        _curve(ax, history, f"train_{name}", style.TRAIN, "training")
-        _curve(ax, history, f"valid_{name}", style.VALID, "validation")
+        _curve(ax, history, f"train_{name}", TRAIN, "training")
+        _curve(ax, history, f"valid_{name}", VALID, "validation")
         _epoch_panel(ax, name, best_epoch)
-        ax.plot(best_epoch, best[f"valid_{name}"], "o", color=style.BEST, label="kept", zorder=3)
+        ax.plot(best_epoch, best[f"valid_{name}"], "o", color=BEST, label="kept", zorder=3)
     panels[0].set_ylim(bottom=0)
     panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _curve(panels[2], history, "learning_rate", style.VALID, "learning rate")
+    _curve(panels[2], history, "learning_rate", VALID, "learning rate")
     _epoch_panel(panels[2], "learning rate", best_epoch)
     _rate_axis(panels[2], history["learning_rate"])
     entries = panels[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="upper right", ncols=3, frameon=False, labelcolor=style.INK)
+    figure.legend(*entries, loc="upper right", ncols=3, frameon=False, labelcolor=INK)
     kept = f"validation loss {best['valid_loss']:.3f}, accuracy {best['valid_accuracy']:.3f}"
-    style.finish(figure, "Learning curves", f"kept: epoch {best_epoch}, {kept}")
+    finish(figure, "Learning curves", f"kept: epoch {best_epoch}, {kept}")
     return figure
 
 
@@ -110,18 +144,18 @@ def reliability_figure(
     ends = [wilson(int(right), int(n)) for right, n in filled[["right", "n"]].to_numpy()]
     figure = _figure(5.6, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-    upper.axline((0, 0), (1, 1), color=style.MUTED, label="ideal", **style.DASHED)
-    upper.vlines(filled["confidence"], *np.transpose(ends), style.VALID, alpha=0.35, linewidth=3)
-    upper.plot(filled["confidence"], filled["accuracy"], "o-", color=style.VALID, clip_on=False)
+    upper.axline((0, 0), (1, 1), color=MUTED, label="ideal", **DASHED)
+    upper.vlines(filled["confidence"], *np.transpose(ends), VALID, alpha=0.35, linewidth=3)
+    upper.plot(filled["confidence"], filled["accuracy"], "o-", color=VALID, clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    upper.legend(loc="upper left", frameon=False, labelcolor=style.INK)
-    lower.bar(table["low"], table["n"], 1 / bins, align="edge", color=style.VALID, ec="white")
+    upper.legend(loc="upper left", frameon=False, labelcolor=INK)
+    lower.bar(table["low"], table["n"], 1 / bins, align="edge", color=VALID, ec="white")
     lower.set(xlabel="confidence (largest probability)", ylabel="images")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    style.quiet_axes(upper)
-    style.quiet_axes(lower)
+    quiet_axes(upper)
+    quiet_axes(lower)
     error = expected_calibration_error(y_prob, y_true, bins)
-    style.finish(figure, title, f"expected calibration error {error:.3f} on {len(y_true)} images")
+    finish(figure, title, f"expected calibration error {error:.3f} on {len(y_true)} images")
     return figure
 
 
@@ -136,9 +170,9 @@ def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
     slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     ax.set_xticks(middle, classes, parse_math=False, **slant)
     ax.set_yticks(middle, classes, parse_math=False, rotation=0)
-    ax.set_xlabel("predicted", labelpad=8, color=style.INK)
-    ax.set_ylabel("true", labelpad=8, color=style.INK)
-    ax.tick_params(length=0, labelcolor=style.INK)
+    ax.set_xlabel("predicted", labelpad=8, color=INK)
+    ax.set_ylabel("true", labelpad=8, color=INK)
+    ax.tick_params(length=0, labelcolor=INK)
 
 
 def _curve(ax: Axes, history: pd.DataFrame, column: str, color: str, label: str) -> None:
@@ -147,11 +181,11 @@ def _curve(ax: Axes, history: pd.DataFrame, column: str, color: str, label: str)
 
 
 def _epoch_panel(ax: Axes, name: str, best_epoch: int) -> None:
-    style.quiet_axes(ax)
-    ax.set_title(name, loc="left", fontsize=10.5, color=style.INK)
+    quiet_axes(ax)
+    ax.set_title(name, loc="left", fontsize=10.5, color=INK)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    ax.axvline(best_epoch, color=style.BEST, zorder=1, **style.DASHED)
+    ax.axvline(best_epoch, color=BEST, zorder=1, **DASHED)
 
 
 def _rate_axis(ax: Axes, rates: pd.Series) -> None:

@@ -22,7 +22,7 @@ from nutclf.track.doctor.schema import find_old_schema
 from nutclf.track.outbox import Outbox
 from nutclf.track.runs import KINDS
 from nutclf.track.store import Store
-from nutclf.train.store import FeatureStore
+from nutclf.train.feature_store import FeatureStore
 
 Say = Callable[[str], None]
 

@@ -5,14 +5,13 @@ import dataclasses
 import pandas as pd
 
 from nutclf.config import COVERAGE, Recipe, StudyConfig
+from nutclf.evaluate.calibration import recalibrate
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.evaluate.recalibration import recalibrate
 from nutclf.model.network import HEAD_LAYERS, parameter_counts
-from nutclf.model.threads import n_threads
+from nutclf.process import n_threads
 from nutclf.search.scoring import Score
 from nutclf.search.study import flatten
-from nutclf.track.calibration import write_calibration
-from nutclf.track.evaluation import FOLDER, write_evaluation
+from nutclf.track.evaluation import FOLDER, write_calibration, write_evaluation
 from nutclf.track.models import log_model
 from nutclf.track.runs import DataRecord, Run, write_json
 from nutclf.train.learner import Learner

@@ -11,8 +11,8 @@ import optuna
 from filelock import FileLock, Timeout
 
 from nutclf.config import OBJECTIVES, StudyConfig
+from nutclf.data.duplicates import groups_of_like, perceptual_hashes
 from nutclf.data.folder import ImageFolder, read_split
-from nutclf.data.likeness import groups_of_like, perceptual_hashes
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
 from nutclf.evaluate.folds import assign_folds
@@ -27,7 +27,7 @@ from nutclf.track.liveness import hold
 from nutclf.track.models import open_outbox
 from nutclf.track.outbox import is_away
 from nutclf.track.runs import DataRecord, Run, close_runs, running_trials, study_run
-from nutclf.train.store import FeatureStore
+from nutclf.train.feature_store import FeatureStore
 from nutclf.train.workbench import LabelledImages, Workbench
 
 EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}

@@ -11,10 +11,10 @@ from optuna.trial import TrialState
 
 from nutclf.config import Recipe, StudyConfig
 from nutclf.evaluate.intervals import Rate
+from nutclf.process import signals_deferred
 from nutclf.search.crossval import BLOCKS_PER_FOLD
 from nutclf.search.records import describe, record_fit, record_settings, record_sizes
 from nutclf.search.scoring import Watch, full_score
-from nutclf.search.signals import signals_deferred
 from nutclf.search.space import suggest
 from nutclf.track.runs import DataRecord, Run, trial_run
 from nutclf.train.workbench import Workbench

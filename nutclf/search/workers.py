@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 
 from nutclf.errors import SweepFailed, UserError
-from nutclf.search.signals import hear_signals_once
+from nutclf.process import hear_signals_once
 
 TRIALS_PER_PROCESS = 25
 MAX_CRASHES_IN_A_ROW = 3
@@ -109,7 +109,7 @@ def _threads_divided(n: int) -> Iterator[None]:
     name = "TF_NUM_INTRAOP_THREADS"
     before = os.environ.get(name)
     if before is None and n > 1:
-        from nutclf.model.threads import n_threads
+        from nutclf.process import n_threads
 
         os.environ[name] = str(max(1, n_threads() // n))
     try:

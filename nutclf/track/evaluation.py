@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nutclf.evaluate.claims import Claim
-from nutclf.evaluate.diagnosis import diagnose
+from nutclf.evaluate.calibration import Recalibration
+from nutclf.evaluate.diagnosis import Claim, diagnose
 from nutclf.evaluate.metrics import (
     check_consistent,
     classification_metrics,
@@ -95,3 +95,29 @@ def stored_file(run: Run, name: str, folder: str = FOLDER) -> Iterator[Path | No
         return
     with tempfile.TemporaryDirectory() as place:
         yield Path(run.client.download_artifacts(run.run_id, path, place))
+
+
+def write_calibration(run: Run, split: str, found: Recalibration) -> None:
+    """Logs `<split>_ece`, `<split>_ece_calibrated`, `temperature`, `confidence_threshold`, a curve.
+
+    Args:
+      run: of the model.
+      split: "cv" or "valid", whose predictions it was found on.
+      found: the curve `evaluation/calibration_<split>.png` is of its calibrated probabilities.
+    """
+    from nutclf.evaluate.figures import reliability_figure
+
+    temperature = found.confidence.temperature
+    run.metrics(
+        {
+            f"{split}_ece": found.error_before,
+            f"{split}_ece_calibrated": found.error_after,
+            "temperature": temperature,
+            "confidence_threshold": found.confidence.threshold,
+        }
+    )
+    title = f"{split} · temperature {temperature:.2f} · error {found.error_before:.3f} before"
+    with run.artifacts() as folder:
+        (folder / FOLDER).mkdir()
+        figure = reliability_figure(found.y_prob, found.y_true, title)
+        figure.savefig(folder / FOLDER / f"calibration_{split}.png")

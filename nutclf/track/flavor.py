@@ -22,8 +22,6 @@ _CODE = "code"
 # whole package where that is installed, and serves where it is not.
 _CARRIED = (
     "errors.py",
-    "data/pixels.py",
-    "data/quiet.py",
     "data/reader.py",
     "evaluate/temperature.py",
     "serve/photographs.py",

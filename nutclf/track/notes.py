@@ -6,8 +6,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 
 from nutclf.track.store import Store
-from nutclf.track.study_records import StudyRecord
-from nutclf.track.trial_records import RECIPE
+from nutclf.track.studies import RECIPE, StudyRecord
 
 _SHOWN = 5  # trials in the note's table
 _EXPERIMENT = """\

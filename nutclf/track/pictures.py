@@ -30,7 +30,7 @@ def record_mistakes(run: Run, split: str, root: Path) -> None:
     table = stored_predictions(run, split)
     if table is None or _has(run, MISTAKES):
         return
-    from nutclf.evaluate.answer_sheet import mistakes_sheet
+    from nutclf.evaluate.mistakes import mistakes_sheet
 
     n_wrong = int((table["y_true"] != table["y_pred"]).sum())
     shown = [(each, _pixels(root, each)) for each in worst_mistakes(table, SHOWN_MISTAKES)]
@@ -65,7 +65,7 @@ def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
 
 
 def _write_gradcam(run: Run, asked: Sequence[Answer], pixels: np.ndarray, heat: np.ndarray) -> None:
-    from nutclf.evaluate.answer_sheet import gradcam_sheet
+    from nutclf.evaluate.mistakes import gradcam_sheet
 
     maps = [
         asdict(answer) | {"heat": np.round(each, 3).tolist()}

@@ -13,7 +13,7 @@ from nutclf.config import Augmentation
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
 from nutclf.model.prefix import BATCH_SIZE, Prefix, compiler, cut_to_cut, pixels_to_cut
-from nutclf.train.store import FeatureStore
+from nutclf.train.feature_store import FeatureStore
 from nutclf.train.views import UNTOUCHED, Augmenter
 
 

@@ -11,15 +11,9 @@ from nutclf.config import Recipe, StudyConfig
 from nutclf.errors import UserError
 from nutclf.model import cuts, network
 from nutclf.model.backbones import Backbone
-from nutclf.train.features import (
-    Features,
-    FrozenPart,
-    Images,
-    StoredFeatures,
-    StreamedFeatures,
-)
+from nutclf.train.feature_store import FeatureStore
+from nutclf.train.features import Features, FrozenPart, Images, StoredFeatures, StreamedFeatures
 from nutclf.train.learner import Examples, History, Learner, OnEpoch
-from nutclf.train.store import FeatureStore
 from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nutclf.data.duplicates import find_pairs, leaked_test_images, leaks_into_test
+from nutclf.data.duplicates import (
+    Header,
+    Seen,
+    find_pairs,
+    inspect,
+    leaked_test_images,
+    leaks_into_test,
+)
 from nutclf.data.folder import scan
-from nutclf.data.inspection import Header, Seen, inspect
 
 PHOTOGRAPHS = os.environ.get("NUTCLF_DATA")
 HEADER = Header("PNG", 224, 224, "RGB", 1)

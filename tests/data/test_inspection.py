@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nutclf.data.duplicates import Header, inspect, read_header
 from nutclf.data.folder import scan
-from nutclf.data.inspection import Header, inspect, read_header
 
 
 @pytest.fixture

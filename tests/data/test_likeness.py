@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nutclf.data.likeness import groups_of_like, near_pairs, perceptual_hashes
+from nutclf.data.duplicates import groups_of_like, near_pairs, perceptual_hashes
 
 
 @pytest.fixture(scope="module")

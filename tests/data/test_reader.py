@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from nutclf.data.quiet import pillow_silenced
-from nutclf.data.reader import MAX_PIXELS, UnreadableImage, decode, read_image
+from nutclf.data.reader import MAX_PIXELS, UnreadableImage, decode, pillow_silenced, read_image
 from nutclf.errors import UserError
 
 RED = (255, 0, 0)

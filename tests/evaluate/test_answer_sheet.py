@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from nutclf.evaluate.answer_sheet import gradcam_sheet, mistakes_sheet
-from nutclf.evaluate.mistakes import Answer
+from nutclf.evaluate.mistakes import Answer, gradcam_sheet, mistakes_sheet
 
 PIXELS = np.zeros((16, 16, 3), np.uint8)
 WRONG = Answer("valid/pecans/1.png", "pecans", "almonds", 0.8125)

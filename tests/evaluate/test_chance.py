@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from nutclf.evaluate import chance
+from nutclf.evaluate import diagnosis as chance
 
 
 def test_few_images_are_compared_with_every_shuffle():

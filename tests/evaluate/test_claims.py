@@ -1,6 +1,6 @@
 import pytest
 
-from nutclf.evaluate.claims import Claim
+from nutclf.evaluate.diagnosis import Claim
 
 
 def test_a_claim_stands_for_everything_that_rounds_to_it():

@@ -3,8 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nutclf.evaluate.claims import Claim
-from nutclf.evaluate.diagnosis import diagnose
+from nutclf.evaluate.diagnosis import Claim, diagnose
 
 LABELS = np.repeat(np.arange(10), 5)  # the published test split: ten classes of five
 

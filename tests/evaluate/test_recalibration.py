@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from nutclf.evaluate.calibration import expected_calibration_error, fit_temperature
+from nutclf.evaluate.calibration import expected_calibration_error, fit_temperature, recalibrate
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.evaluate.recalibration import recalibrate
 from nutclf.evaluate.temperature import Confidence, apply_temperature
 
 CLASSES = ["almonds", "brazil nuts", "cashews", "pecans"]

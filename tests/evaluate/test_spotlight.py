@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nutclf.evaluate.spotlight import spotlight
+from nutclf.evaluate.mistakes import spotlight
 
 
 def plain(value):

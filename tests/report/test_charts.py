@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from nutclf.report.charts import HEIGHT, WIDTH, Series, chart, ticks
+from nutclf.report.page import HEIGHT, WIDTH, Series, chart, ticks
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ import pytest
 
 from nutclf.config import OBJECTIVES
 from nutclf.evaluate.intervals import Rate
-from nutclf.report.figures import history_chart, training_charts
-from nutclf.track.study_records import StudyRecord
-from nutclf.track.trial_records import TrialRecord
+from nutclf.report.page import history_chart, training_charts
+from nutclf.track.studies import StudyRecord, TrialRecord
 
 
 def record(judge, values):

@@ -10,10 +10,8 @@ from PIL import Image
 from nutclf.config import OBJECTIVES
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.report.page import draw_page
-from nutclf.track.report import Evidence
-from nutclf.track.study_records import StudyRecord
-from nutclf.track.trial_records import TrialRecord
+from nutclf.report.page import Evidence, draw_page
+from nutclf.track.studies import StudyRecord, TrialRecord
 
 HOSTILE = '"><script src=//e/x.js></script>'
 CLASSES = [HOSTILE, "walnuts & co", "pecans"]

@@ -4,9 +4,8 @@ import pytest
 
 from nutclf.config import OBJECTIVES
 from nutclf.evaluate.intervals import Rate
-from nutclf.report.tables import fixed, matrix, ranking, searched, short
-from nutclf.track.study_records import StudyRecord
-from nutclf.track.trial_records import TrialRecord
+from nutclf.report.page import fixed, matrix, ranking, searched, short
+from nutclf.track.studies import StudyRecord, TrialRecord
 
 PARAMS = {
     "name": "s",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nutclf.report.thumbnails import SIDE, thumbnail
+from nutclf.report.page import SIDE, thumbnail
 
 
 @pytest.fixture

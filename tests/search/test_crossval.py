@@ -9,7 +9,7 @@ from mlflow.models import get_model_info
 
 from nutclf.config import OBJECTIVES
 from nutclf.errors import UserError
-from nutclf.evaluate.recalibration import recalibrate
+from nutclf.evaluate.calibration import recalibrate
 from nutclf.evaluate.temperature import Confidence
 from nutclf.search.crossval import BLOCKS_PER_FOLD, cross_validate
 from nutclf.search.session import make_folds

@@ -27,7 +27,7 @@ from nutclf.track.liveness import hold
 from nutclf.track.models import load_model
 from nutclf.track.runs import study_run, trial_run
 from nutclf.track.store import Store
-from nutclf.train.store import FeatureStore
+from nutclf.train.feature_store import FeatureStore
 
 REPO = Path(__file__).parents[2]
 TAGS = {"data_fingerprint": "aa", "data_source": "photographs"}

@@ -10,7 +10,7 @@ from PIL import Image
 from nutclf.search import explain as module
 from nutclf.search.explain import explain
 from nutclf.search.study import flatten
-from nutclf.track.study_records import read_study
+from nutclf.track.studies import read_study
 
 NOTE = "mlflow.note.content"
 

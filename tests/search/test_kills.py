@@ -32,11 +32,10 @@ CONFIG = StudyConfig(
 
 def work(data: str, folder: str, n_trials: int) -> None:
     """What a sweep's worker does, on a small network; a line a trial goes to a file."""
-    from nutclf.cli.process import quiet, seed_everything
     from nutclf.data.source import resolve
+    from nutclf.process import hear_signals_once, quiet, seed_everything
     from nutclf.search.places import Places
     from nutclf.search.session import Session
-    from nutclf.search.signals import hear_signals_once
 
     hear_signals_once()
     quiet()

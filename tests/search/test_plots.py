@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from nutclf.config import OBJECTIVES
-from nutclf.search.plots import importances, write_plots
+from nutclf.search.explain import importances, write_plots
 
 NAMES = {"history.html", "importances.html", "parallel_coordinate.html", "slice.html"}
 OBJECTIVE = OBJECTIVES["valid"]

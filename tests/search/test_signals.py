@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from nutclf.search.signals import hear_signals_once, signals_deferred
+from nutclf.process import hear_signals_once, signals_deferred
 
 
 @pytest.fixture(autouse=True)

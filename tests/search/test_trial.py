@@ -13,7 +13,7 @@ from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from nutclf.config import Recipe
-from nutclf.evaluate.recalibration import recalibrate
+from nutclf.evaluate.calibration import recalibrate
 from nutclf.evaluate.temperature import Confidence
 from nutclf.search.trial import RUN_ID, Outcome
 from nutclf.track.evaluation import stored_predictions

@@ -7,11 +7,10 @@ import pytest
 
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
-from nutclf.model import portable
-from nutclf.serve.export import export_champion
-from nutclf.serve.fidelity import compare
+from nutclf.serve import export as portable
+from nutclf.serve.export import compare, export_champion
+from nutclf.track.models import Split
 from nutclf.track.registry import CHAMPION, Registry
-from nutclf.track.reload import Split
 
 
 @pytest.fixture

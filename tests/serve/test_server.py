@@ -12,9 +12,8 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from nutclf.serve import one_sentence
-from nutclf.serve.answers import answer_files
-from nutclf.serve.champion import open_champion
+from nutclf.serve import server as one_sentence
+from nutclf.serve.answers import answer_files, open_champion
 from nutclf.serve.server import application, listen
 
 JSON = "application/json"

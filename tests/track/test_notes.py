@@ -3,8 +3,7 @@
 from nutclf.config import OBJECTIVES
 from nutclf.evaluate.intervals import Rate
 from nutclf.track.notes import study_note
-from nutclf.track.study_records import StudyRecord
-from nutclf.track.trial_records import TrialRecord
+from nutclf.track.studies import StudyRecord, TrialRecord
 
 
 def record(name="t000 · 4 unfrozen", kind="photographs"):

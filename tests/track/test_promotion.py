@@ -14,11 +14,11 @@ from nutclf.errors import UserError
 from nutclf.search.session import data_record, labelled
 from nutclf.search.study import open_study
 from nutclf.search.trial import TrialRunner
-from nutclf.track import reload
+from nutclf.track import models as reload
 from nutclf.track.evaluation import stored_predictions
+from nutclf.track.models import Split
 from nutclf.track.promotion import promote
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
-from nutclf.track.reload import Split
 from nutclf.track.runs import Run, study_run
 from nutclf.track.store import Store
 from nutclf.train.workbench import Workbench

@@ -12,8 +12,7 @@ import pytest
 from mlflow.pyfunc import load_model as load_pyfunc
 
 from nutclf.errors import UserError
-from nutclf.serve.answers import answer_files
-from nutclf.serve.champion import open_champion
+from nutclf.serve.answers import answer_files, open_champion
 from nutclf.serve.server import application
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.promotion import promote

@@ -5,7 +5,7 @@ import pytest
 
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.track.evaluation import stored_file, stored_predictions, write_evaluation
-from nutclf.track.reload import Reloaded, Split
+from nutclf.track.models import Reloaded, Split
 from nutclf.track.runs import study_run
 from nutclf.track.sealed import judge_on_test
 
@@ -132,7 +132,7 @@ def test_what_was_cut_short_is_done_again_without_opening_the_split(judged, run,
 
 
 def test_a_table_whose_answers_are_not_its_probabilities_is_refused(run, judged, monkeypatch):
-    from nutclf.track import reload
+    from nutclf.track import models as reload
 
     honest = reload.prediction_table
 

@@ -7,8 +7,7 @@ import pytest
 from nutclf.config import OBJECTIVES
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
-from nutclf.track.study_records import StudyRecord, read_study
-from nutclf.track.trial_records import TrialRecord
+from nutclf.track.studies import StudyRecord, TrialRecord, read_study
 
 
 @pytest.fixture(scope="module")

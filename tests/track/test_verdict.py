@@ -5,7 +5,7 @@ import pytest
 
 from nutclf.config import OBJECTIVES
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.track.verdict import Candidate, judge
+from nutclf.track.promotion import Candidate, judge
 
 CLASSES = ["almonds", "pecans"]
 

@@ -5,8 +5,8 @@ import pytest
 
 from nutclf.config import Augmentation
 from nutclf.model import cuts
+from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import FrozenPart, Images, StoredFeatures, StreamedFeatures
-from nutclf.train.store import FeatureStore
 from nutclf.train.views import UNTOUCHED
 
 ROWS = np.array([17, 0, 3, 4, 19])  # in no order, from both batches of the prefix

@@ -9,9 +9,9 @@ import pytest
 from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe
 from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
+from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
 from nutclf.train.learner import Examples, History, Learner, NonFiniteLoss
-from nutclf.train.store import FeatureStore
 from nutclf.train.views import UNTOUCHED
 
 N, WIDTH, N_CLASSES = 10, 8, 4

@@ -10,8 +10,8 @@ from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
 from nutclf.data.reader import read_image
 from nutclf.errors import UserError
 from nutclf.model.backbones import load_backbone
+from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import Learner
-from nutclf.train.store import FeatureStore
 from nutclf.train.workbench import LabelledImages, Workbench
 
 # Read here: no test sees the settings of the person who runs it.

@@ -4,17 +4,7 @@ import numpy as np
 
 from nutclf.data.drawing.noise import Noise
 from nutclf.data.drawing.scene import Solid
-from nutclf.data.drawing.surface import (
-    blob,
-    dome,
-    drop,
-    furrows,
-    hue,
-    mix,
-    spots,
-    tinted,
-    wrinkles,
-)
+from nutclf.data.drawing.surface import blob, dome, drop, furrows, hue, mix, spots, tinted, wrinkles
 
 
 def almond(u, v, rng):

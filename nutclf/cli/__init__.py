@@ -1,1 +1,0 @@
-"""The verbs: `python -m nutclf VERB`. The only room that prints; it wires the others together."""

@@ -1,0 +1,1 @@
+"""The published experiment, climbed rung by rung."""

@@ -1,0 +1,96 @@
+"""The process: quiet libraries, repeatable numbers, signals heard once, processors counted."""
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+def hear_signals_once() -> None:
+    """Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit(143), once: the end is not ended."""
+
+    def stop(number: int, frame: object) -> None:
+        for one in _BOTH:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    for one in _BOTH:
+        signal.signal(one, stop)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Signals that come within are heard at its end: what is written in here is written whole.
+
+    By handlers, not by a mask: a mask holds for one thread, and TensorFlow has others.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the system hands signals to the main thread only
+        return
+    late: list[int] = []
+    before = {one: signal.signal(one, lambda number, frame: late.append(number)) for one in _BOTH}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if late:
+            signal.raise_signal(late[0])
+
+
+def n_threads() -> int:
+    """`TF_NUM_INTRAOP_THREADS`, which TensorFlow reads too, else all that the system grants.
+
+    Several workers on one machine divide the processors by it.
+    """
+    asked = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    granted = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(granted(0)) if granted else os.cpu_count() or 1
+
+
+@contextmanager
+def native_messages_hidden() -> Iterator[None]:
+    """Hides what C++ writes to the file of errors itself, where there is no switch for it."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def quiet() -> None:
+    """Keeps libraries' own announcements out of what a person reads."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    with native_messages_hidden():  # TensorFlow prints on import, before a setting is heard
+        import tensorflow  # noqa: F401
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Promotion opens several models, and TensorFlow takes that for a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
+def seed_everything(seed: int) -> None:
+    """Makes TensorFlow repeat itself bit for bit on the same machine."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Otherwise the first process takes all of a GPU's memory.
+        tf.config.experimental.set_memory_growth(gpu, True)

@@ -1,0 +1,116 @@
+"""What is wrong with files: each fault made on purpose, and found under its own name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nutclf.audit.findings import FORMAT_OF, audit_files
+from nutclf.data.duplicates import inspect
+from nutclf.data.folder import IMAGE_EXTENSIONS, scan
+
+
+@pytest.fixture
+def spoiled(nuts, tmp_path):
+    """The tiny images, to be spoiled."""
+    return shutil.copytree(nuts, tmp_path / "nuts")
+
+
+def audit(root, side=96):
+    folder = scan(root)
+    return audit_files(folder, inspect(folder), side)
+
+
+def found(findings):
+    return {finding.path: finding.what for finding in findings}
+
+
+def noise(width=96, height=96):
+    pixels = np.random.default_rng(9).integers(0, 255, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_images_without_fault_give_no_finding(spoiled):
+    clean = audit(spoiled)
+    assert clean.n_images == 3 * (8 + 4 + 4)
+    assert (clean.unreadable, clean.mistyped, clean.odd, clean.pairs) == ((), (), (), ())
+    assert clean.leaks == {}
+
+
+def test_a_broken_file_is_unreadable_and_nothing_else(spoiled):
+    (spoiled / "train/pecans/0.png").write_text("<html>404</html>")
+    spoilt = audit(spoiled)
+    assert list(found(spoilt.unreadable)) == ["train/pecans/0.png"]
+    assert "HTML" in found(spoilt.unreadable)["train/pecans/0.png"]
+    assert (spoilt.mistyped, spoilt.odd) == ((), ())
+
+
+def test_a_jpeg_named_png_is_mistyped(spoiled):
+    noise().save(spoiled / "valid/pecans/0.png", format="JPEG")
+    assert found(audit(spoiled).mistyped) == {"valid/pecans/0.png": "JPEG, named as PNG"}
+
+
+def test_every_name_that_is_read_says_a_format():
+    assert set(FORMAT_OF) == IMAGE_EXTENSIONS
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((40, 40), "size 40 x 40: enlarged, the network takes 96 x 96"),
+        ((120, 120), "nearly all others are 96 x 96"),
+        ((300, 100), "aspect 300 x 100"),
+    ],
+)
+def test_another_size_is_odd(spoiled, size, words):
+    noise(*size).save(spoiled / "test/almonds/0.png")
+    odd = [finding for finding in audit(spoiled).odd if words in finding.what]
+    assert [finding.path for finding in odd] == ["test/almonds/0.png"]
+
+
+def test_where_sizes_differ_anyway_none_is_odd(spoiled):
+    for number, path in enumerate(sorted(spoiled.rglob("*.png"))):
+        with Image.open(path) as image:
+            image.resize((100 + number, 100)).save(path)
+    assert audit(spoiled).odd == ()
+
+
+def test_a_mode_and_a_turn_are_odd(spoiled):
+    Image.effect_noise((96, 96), 90).save(spoiled / "train/almonds/0.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise().save(spoiled / "train/almonds/1.png", exif=exif)
+    assert found(audit(spoiled).odd) == {
+        "train/almonds/0.png": "mode L: converted to RGB",
+        "train/almonds/1.png": "EXIF orientation 6: turned upright when read",
+    }
+
+
+def test_balance_counts_the_files_of_each_class_and_split(spoiled):
+    (spoiled / "train/pecans/0.png").unlink()
+    balance = audit(spoiled).balance
+    assert balance["train"] == {"almonds": 8, "pecans": 7, "walnuts": 8}
+    assert balance["test"] == {"almonds": 4, "pecans": 4, "walnuts": 4}
+
+
+def test_a_copy_of_a_training_image_leaks_into_test(spoiled):
+    shutil.copy(spoiled / "train/pecans/0.png", spoiled / "test/walnuts/copy.png")
+    leaky = audit(spoiled)
+    assert leaky.leaks == {"test/walnuts/copy.png": "train/pecans/0.png"}
+    (pair,) = leaky.pairs
+    assert (pair.across_splits, pair.labels_disagree) == (True, True)
+
+
+def test_the_record_is_json_and_holds_everything(spoiled):
+    shutil.copy(spoiled / "train/pecans/0.png", spoiled / "test/walnuts/copy.png")
+    (spoiled / "train/almonds/0.png").write_bytes(b"")
+    record = json.loads(json.dumps(audit(spoiled).record()))
+    (empty,) = record["unreadable"]
+    assert empty == {"path": "train/almonds/0.png", "what": "it is empty (0 bytes)"}
+    assert record["leaks"] == {"test/walnuts/copy.png": "train/pecans/0.png"}
+    (pair,) = record["pairs"]
+    assert pair["labels"] == ["pecans", "walnuts"]
+    assert pair["labels_disagree"] is pair["across_splits"] is pair["equal_bytes"] is True
+    assert record["balance"]["train"]["walnuts"] == 8

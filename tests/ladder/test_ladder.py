@@ -1,0 +1,289 @@
+"""A walk up the ladder with the tiny network: what it records, and how it ends."""
+
+import json
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from nutclf.errors import UserError
+from nutclf.evaluate import baselines
+from nutclf.ladder import climb as module
+from nutclf.ladder.climb import (
+    Ladder,
+    backbone_for_data,
+    ladder_run,
+    name_images,
+    names_table,
+    rows_of_names,
+)
+from nutclf.ladder.rungs import RUNGS
+from nutclf.search.places import Places
+from nutclf.track.models import load_metadata
+from nutclf.track.registry import model_uri
+from nutclf.track.store import Store
+
+CLASSES = ("almonds", "pecans", "walnuts")
+FITS = ["2", "3", "4", "5", "6"]
+BASELINES = {"8": "random forest", "9": "logistic regression", "10": "majority class"}
+
+
+@dataclass
+class Climbed:
+    """One walk; only to be read."""
+
+    store: Store
+    table: str
+    said: list[str]
+    parent: MlflowRun
+    rungs: dict[str, MlflowRun]
+
+    @property
+    def client(self) -> MlflowClient:
+        return self.store.client()
+
+    def file(self, run: MlflowRun, path: str) -> str:
+        folder = self.store.folder / "artifacts/nutclf-ladder" / run.info.run_id
+        return (folder / "artifacts" / path).read_text()
+
+
+def runs_in(store, experiment="nutclf-ladder"):
+    client = store.client()
+    found = client.search_runs([store.experiment_id(experiment)])
+    parents = [run for run in found if run.data.tags["kind"] == "ladder"]
+    rungs = [run for run in found if run.data.tags["kind"] == "rung"]
+    assert len(found) == len(parents) + len(rungs)
+    return parents, rungs
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    return tmp_path_factory.mktemp("ladder-features")
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory, migrated, copy_store, tiny_backbone, source, features):
+    store = copy_store(migrated, tmp_path_factory.mktemp("ladder") / "store")
+    said = []
+    places = Places(store, features, 10**8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "N_TREES", 9)  # three hundred take seconds, six times
+        table = Ladder(tiny_backbone, source, places, said.append).climb()
+    (parent,), rungs = runs_in(store)
+    return Climbed(
+        store, table, said, parent, {run.data.tags["trial_number"]: run for run in rungs}
+    )
+
+
+def test_every_rung_is_a_finished_child_of_the_walk(climbed):
+    assert sorted(climbed.rungs, key=int) == [*FITS, "7", *BASELINES]
+    for run in (climbed.parent, *climbed.rungs.values()):
+        assert (run.info.status, run.data.tags["trial_state"]) == ("FINISHED", "COMPLETE")
+        assert run.data.tags["data_source"] == "photographs"
+        assert len(run.inputs.dataset_inputs) == 1
+    for run in climbed.rungs.values():
+        assert run.data.tags["mlflow.parentRunId"] == climbed.parent.info.run_id
+
+
+def test_a_rung_that_cannot_be_climbed_is_left_out_with_the_reason(climbed):
+    (line,) = (line for line in climbed.said if "left out" in line)
+    assert line.startswith("rung 1 left out: Keras could not fetch the 1000-class")
+    assert "| 1 " not in climbed.table
+
+
+def test_fits_are_recorded_as_trials_are(climbed):
+    for number in FITS:
+        run = climbed.rungs[number]
+        epochs = int(run.data.params["epochs"])
+        for key in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy"):
+            steps = [row.step for row in climbed.client.get_metric_history(run.info.run_id, key)]
+            assert steps == list(range(1, epochs + 1))
+        assert {"best_valid_accuracy", "best_epoch", "valid_macro_f1"} <= run.data.metrics.keys()
+        assert {"train_macro_precision", "train_macro_recall"} <= run.data.metrics.keys()
+        names = {file.path for file in climbed.client.list_artifacts(run.info.run_id, "evaluation")}
+        assert {"evaluation/learning_curves.png", "evaluation/predictions_valid.csv"} <= names
+        assert run.data.params["trainable_parameters"]
+        assert load_metadata(climbed.store, model_uri(climbed.client, run))["classes"]
+
+
+def test_rungs_train_what_they_say(climbed):
+    params = {number: climbed.rungs[number].data.params for number in FITS}
+    assert [params[n]["epochs"] for n in FITS] == ["3", "3", "3", "9", "9"]
+    assert [params[n]["n_unfrozen"] for n in FITS] == ["0", "0", "4", "4", "4"]
+    assert [params[n]["study.augmentation.rotation"] for n in FITS] == ["0"] + ["0.1"] * 4
+    assert [params[n]["lr_schedule"] for n in FITS] == ["constant"] * 4 + ["plateau"]
+
+
+def test_the_table_and_its_json_are_the_records_of_the_runs(climbed):
+    rows = json.loads(climbed.file(climbed.parent, "ladder.json"))
+    assert climbed.file(climbed.parent, "ladder.md") == climbed.table + "\n"
+    assert [row["rung"] for row in rows] == sorted(row["rung"] for row in rows)
+    for number in FITS:
+        run = climbed.rungs[number]
+        (row,) = (
+            row
+            for row in rows
+            if row["rung"] == int(number) and row["figure"].startswith("valid accuracy")
+        )
+        history = climbed.client.get_metric_history(run.info.run_id, "valid_accuracy")
+        last = max(history, key=lambda metric: metric.step)
+        assert row["right"] == round(last.value * 12) and row["n"] == 12
+        assert row["figure"].endswith(f"{last.step}")
+        assert row["low"] < row["right"] / 12 < row["high"] or row["right"] in (0, 12)
+        line = f"| {row['here']}"
+        assert line in climbed.table
+
+
+def test_published_figures_stand_beside_as_many_epochs_of_ours(climbed):
+    rows = json.loads(climbed.file(climbed.parent, "ladder.json"))
+    (row,) = (r for r in rows if r["rung"] == 2 and r["figure"].startswith("train accuracy"))
+    assert (row["figure"], row["published"]) == ("train accuracy, epochs 1-3", "0.35, 0.63, 0.72")
+    history = climbed.client.get_metric_history(climbed.rungs["2"].info.run_id, "train_accuracy")
+    ours = [f"{metric.value:.3f}" for metric in sorted(history, key=lambda m: m.step)]
+    assert row["here"] == ", ".join(ours)
+    assert row["n"] == 24
+
+
+def test_the_test_split_is_opened_once_and_counted(climbed):
+    counted = {n: run.data.tags.get("test_openings") for n, run in climbed.rungs.items()}
+    assert counted == dict.fromkeys(climbed.rungs) | {"7": "1"}
+    with_test = [n for n, run in climbed.rungs.items() if "test_accuracy" in run.data.metrics]
+    assert with_test == ["7"]
+
+
+def test_the_puzzle_shows_one_model_under_five_evaluations(climbed):
+    run = climbed.rungs["7"]
+    exhibits = json.loads(climbed.file(run, "evaluation/puzzle.json"))
+    keys = [shown["key"] for shown in exhibits]
+    assert keys == ["true", "shuffled", "unscaled", "scaled_to_one", "renamed"]
+    for shown in exhibits:
+        assert np.sum(shown["matrix"], axis=1).tolist() == [4, 4, 4]
+        verdict = shown["diagnosis"]["verdict"]
+        assert run.data.tags[f"puzzle/{shown['key']}"].startswith(f"{verdict}: The matrix has ")
+        assert run.data.metrics[f"puzzle_{shown['key']}_accuracy"] == shown["accuracy"]
+    true, shuffled, unscaled, _, renamed = (np.array(shown["matrix"]) for shown in exhibits)
+    assert true.trace() / 12 == run.data.metrics["test_accuracy"]
+    assert shuffled.sum(axis=0).tolist() == true.sum(axis=0).tolist(), "the same predictions"
+    assert sorted(renamed.T.tolist()) == sorted(true.T.tolist()), "the same columns"
+    assert renamed.tolist() != true.tolist()
+    assert unscaled.tolist() != true.tolist()
+
+
+def test_baselines_are_judged_on_both_splits(climbed):
+    rows = json.loads(climbed.file(climbed.parent, "ladder.json"))
+    for number, name in BASELINES.items():
+        run = climbed.rungs[number]
+        assert run.data.params["model"] == name
+        for split, n, figure in (("valid", 12, "valid accuracy"), ("cv", 24, "5-fold accuracy")):
+            (row,) = (r for r in rows if r["rung"] == int(number) and r["figure"] == figure)
+            assert row["n"] == n
+            assert row["right"] / n == pytest.approx(run.data.metrics[f"{split}_accuracy"])
+            record = json.loads(climbed.file(run, f"evaluation/confusion_matrix_{split}.json"))
+            assert np.trace(record["matrix"]) == row["right"]
+    majority = climbed.rungs["10"].data.metrics
+    assert majority["valid_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_another_walk_has_runs_of_its_own_and_the_same_figures(
+    climbed, copy_store, tmp_path, tiny_backbone, source, features, monkeypatch
+):
+    """Its first fit and the puzzle only: the whole takes as long as the first walk."""
+    monkeypatch.setattr(module, "RUNGS", RUNGS[:1])
+    monkeypatch.setattr(module, "BASELINES", {})
+    store = copy_store(climbed.store.folder, tmp_path / "store")
+    table = Ladder(tiny_backbone, source, Places(store, features, 10**8), print).climb()
+    rung_2 = [line.split("|")[3:] for line in climbed.table.splitlines()[2:5]]
+    again = [line.split("|")[3:] for line in table.splitlines()[2:5]]
+    assert [[cell.strip() for cell in row] for row in again] == [
+        [cell.strip() for cell in row] for row in rung_2
+    ]
+    parents, rungs = runs_in(store)
+    (new,) = {run.info.run_id for run in parents} - {climbed.parent.info.run_id}
+    old = {run.info.run_id for run in climbed.rungs.values()}
+    added = [run for run in rungs if run.info.run_id not in old]
+    assert sorted(run.data.tags["trial_number"] for run in added) == ["2", "7"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in added} == {new}
+
+
+@pytest.mark.parametrize("error", [ValueError("by chance"), KeyboardInterrupt()])
+def test_whatever_ends_a_rung_closes_its_run_and_the_ladders(
+    store, tiny_backbone, source, features, monkeypatch, error
+):
+    def fit(*arguments):
+        raise error
+
+    monkeypatch.setattr(module, "fit_rung", fit)
+    with pytest.raises(type(error)):
+        Ladder(tiny_backbone, source, Places(store, features, 10**8), lambda line: None).climb()
+    parents, rungs = runs_in(store)
+    assert [run.info.status for run in parents + rungs] == ["FAILED", "FAILED"]
+    reason = "ValueError: by chance" if isinstance(error, ValueError) else "interrupted"
+    assert {run.data.tags["reason"] for run in parents + rungs} == {reason}
+
+
+def test_data_too_few_to_fold_are_refused_before_anything_is_recorded(
+    store, tiny_backbone, nuts, tmp_path, features
+):
+    import shutil
+
+    from nutclf.data.source import resolve
+
+    few = shutil.copytree(nuts, tmp_path / "few")
+    for number in range(4, 8):
+        (few / "train/pecans" / f"{number}.png").unlink()
+    source = resolve(str(few), environ={}, workdir=tmp_path)
+    with pytest.raises(UserError, match="the rarest class has 4"):
+        Ladder(tiny_backbone, source, Places(store, features, 10**8), lambda line: None)
+    assert runs_in(store) == ([], [])
+
+
+def test_drawings_get_the_small_network_only_where_there_is_one():
+    assert backbone_for_data("mobilenetv2", "drawn") == "mobilenetv2-drawn"
+    assert backbone_for_data("mobilenetv2", "photographs") == "mobilenetv2"
+    assert backbone_for_data("densenet169", "drawn") == "densenet169"
+
+
+@pytest.fixture(scope="module")
+def reddest():
+    """Calls an image tench, goldfish or great white shark by its brightest channel."""
+    pixels = keras.Input((32, 32, 3))
+    scores = keras.layers.Dense(1000, use_bias=False)
+    model = keras.Model(pixels, scores(keras.layers.GlobalAveragePooling2D()(pixels)))
+    weights = np.zeros((3, 1000), np.float32)
+    weights[:, :3] = np.eye(3)  # scaled, the other channels are negative
+    scores.set_weights([weights])
+    return model
+
+
+def test_rung_one_records_what_each_class_is_called(store, bench, tiny_backbone, reddest, source):
+    """Almonds are red here, pecans green and walnuts blue."""
+    experiment = store.experiment_id("nutclf-ladder")
+    run = ladder_run(store, experiment, "ladder", {})
+    names = name_images(run, tiny_backbone.spec, reddest, bench.splits["train"], CLASSES)
+    assert names == {
+        "almonds": [("tench", 8)], "pecans": [("goldfish", 8)],
+        "walnuts": [("great white shark", 8)],
+    }  # fmt: skip
+    tags = store.client().get_run(run.run_id).data.tags
+    assert (
+        tags["named_most_often"] == "almonds: tench; pecans: goldfish; walnuts: great white shark"
+    )
+    folder = store.folder / "artifacts/nutclf-ladder" / run.run_id / "artifacts"
+    assert json.loads((folder / "imagenet_names.json").read_text())["pecans"] == {"goldfish": 8}
+    assert "goldfish 8" in (folder / "imagenet_names.md").read_text()
+
+
+def test_the_published_misnaming_is_counted_where_the_class_exists():
+    names = {
+        "coconut": [("acorn", 3), ("face powder", 1)], "pecans": [("acorn", 2)],
+    }  # fmt: skip
+    coconut, acorn = rows_of_names(names)
+    assert (coconut.figure, coconut.published) == ("coconut called face powder", "1 image")
+    assert (coconut.here, str(coconut.rate)[:11]) == ("0.250; most often acorn", "0.250 (1/4,")
+    assert (acorn.rate.successes, acorn.rate.n) == (5, 6)
+    assert (
+        names_table(names).splitlines()[2].startswith("| coconut | 4      | acorn 3, face powder 1")
+    )

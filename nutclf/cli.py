@@ -84,7 +84,7 @@ def find_data(data: str):
             "For photographs: make sweep DATA=folder, a folder with train/ valid/ test/ of classes."
         )
         say("=" * 100)
-    for note in source.folder.notes:
+    for note in source.data.notes:
         say(f"note: {note}")
     return source
 
@@ -92,13 +92,8 @@ def find_data(data: str):
 def splits_of(source):
     """Reads the data set's splits, for those that ask for them one by one."""
     from nutclf.data.folder import read_split
-    from nutclf.track.models import Split
 
-    def load_split(split: str, size: int) -> Split:
-        loaded = read_split(source.folder, split, size)
-        return Split(loaded.images, loaded.labels, loaded.paths)
-
-    return load_split
+    return lambda split, size: read_split(source.data, split, size)
 
 
 def open_store(folder: str):
@@ -202,7 +197,7 @@ def report(
     from nutclf.track.studies import read_study
 
     config, source = open_study_on_data(study, name, data, objective)
-    records, folder = open_store(store).prepare(), source.folder
+    records, folder = open_store(store).prepare(), source.data
     found = read_study(records, EXPERIMENTS[source.kind], config, folder.fingerprint)
     explain(records, config, source, say)
     shares = importances(find_study(records, config.name))
@@ -251,7 +246,7 @@ def promote_best(store, experiment: str, config, source, force: str = ""):
     from nutclf.track.promotion import promote
 
     def find_leaks():
-        return leaked_test_images(source.folder)
+        return leaked_test_images(source.data)
 
     verdict = promote(
         store,
@@ -259,7 +254,7 @@ def promote_best(store, experiment: str, config, source, force: str = ""):
         config.name,
         config.objective,
         splits_of(source),
-        source.folder.fingerprint,
+        source.data.fingerprint,
         find_leaks,
         force,
     )
@@ -327,7 +322,7 @@ def export(
     check_format(to)  # told before any data are fetched
     source = find_data(data)
     records, load_split = open_store(store), splits_of(source)
-    fingerprint = source.folder.fingerprint
+    fingerprint = source.data.fingerprint
     for found in export_champion(records, model, to, out, load_split, fingerprint):
         say(found.line())
 

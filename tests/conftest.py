@@ -81,12 +81,10 @@ def source(nuts):
 def load_split(source):
     """Opens a split for promotion; `load_split.asked` lists what was asked for."""
     from nutclf.data.folder import read_split
-    from nutclf.track.models import Split
 
-    def load(split: str, size: int) -> Split:
+    def load(split: str, size: int):
         load.asked.append(split)
-        loaded = read_split(source.folder, split, size)
-        return Split(loaded.images, loaded.labels, loaded.paths)
+        return read_split(source.data, split, size)
 
     load.asked = []
     return load
@@ -134,7 +132,7 @@ def bench(tiny_config, tiny_backbone, source, tmp_path_factory):
     from nutclf.train.feature_store import FeatureStore
     from nutclf.train.workbench import Workbench
 
-    splits = {s: labelled(source.folder, s, SIDE, print) for s in ("train", "valid")}
+    splits = {s: labelled(source.data, s, SIDE, print) for s in ("train", "valid")}
     store = FeatureStore(tmp_path_factory.mktemp("features"), 10**8)
     return Workbench(tiny_config, tiny_backbone, CLASSES, splits, store)
 
@@ -222,7 +220,7 @@ def with_champion(tmp_path_factory, migrated, begin, tiny_config, copy_store, lo
     config = replace(tiny_config, name="promoted")
     study, runner = begin(store, config)
     assert runner.run(study, study.ask()).state == "COMPLETE"
-    fingerprint = source.folder.fingerprint
+    fingerprint = source.data.fingerprint
     promote(store, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
     return store
 

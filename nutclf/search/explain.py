@@ -114,8 +114,8 @@ def explain(
 
 
 def _explain(store: Store, config: StudyConfig, source: DataSource, command: str) -> None:
-    experiment, root = EXPERIMENTS[source.kind], source.folder.root
-    record = read_study(store, experiment, config, source.folder.fingerprint)
+    experiment, root = EXPERIMENTS[source.kind], source.data.root
+    record = read_study(store, experiment, config, source.data.fingerprint)
     if command:
         origin = {"command": command, "versions": _versions()}
         record.run.tags(origin)

@@ -8,30 +8,18 @@ import keras
 import numpy as np
 
 from nutclf.config import Recipe, StudyConfig
+from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.model import cuts, network
 from nutclf.model.backbones import Backbone
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.features import Features, FrozenPart, Images, StoredFeatures, StreamedFeatures
+from nutclf.train.features import Features, FrozenPart, StoredFeatures, StreamedFeatures
 from nutclf.train.learner import Examples, History, Learner, OnEpoch
 from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
 ASSEMBLY_TOLERANCE = 1e-4
 _WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
-
-
-@dataclass(frozen=True)
-class LabelledImages(Images):
-    """A split in memory, each row with its identity.
-
-    Attributes:
-      labels: int64 [N], positions in the class order.
-      paths: relative to the data set's folder.
-    """
-
-    labels: np.ndarray
-    paths: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Workbench:
         config: StudyConfig,
         backbone: Backbone,
         classes: Sequence[str],
-        splits: dict[str, LabelledImages],
+        splits: dict[str, Split],
         store: FeatureStore | None,
         say: Callable[[str], None] = lambda line: None,
     ):
@@ -157,7 +145,7 @@ class Workbench:
             self._features[split, cut] = self._make_features(self.splits[split], cut)
         return self._features[split, cut]
 
-    def _make_features(self, images: Images, cut: int) -> Features:
+    def _make_features(self, images: Split, cut: int) -> Features:
         if self._store is None:
             return StreamedFeatures(self._part, cut, images)
         stored = StoredFeatures(self._part, cut, images, self._store, self.config.feature_dtype)

@@ -1,71 +1,57 @@
-"""A study is what was asked for: its first trial, its refusals, and draws that never repeat."""
+"""A study is what was asked for: its first trial, its refusals, its widening, draws that differ."""
 
+import dataclasses
 import json
-import threading
 from dataclasses import replace
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from nutclf.cli import load_study
 from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe, SearchSpace, StudyConfig
-from nutclf.errors import SweepFailed, UserError
-from nutclf.search.claims import Claims
-from nutclf.search.space import suggest
-from nutclf.search.study import n_complete, open_study
-from nutclf.search.sweep import sweep
-from nutclf.search.trial import Outcome
-from nutclf.track.liveness import hold
+from nutclf.errors import UserError
+from nutclf.search import study as study_module
+from nutclf.search.study import (
+    as_parameters,
+    open_study,
+    queue_again,
+    sampler_for,
+    signature,
+    stored_digest,
+    suggest,
+)
 
 SPACE = SearchSpace(n_unfrozen=(0, 4, 11))
 CONFIG = StudyConfig("paper", "mobilenetv2", SPACE, OBJECTIVES["valid"])
 FACTS = {"data_fingerprint": "aa", "weights_digest": "bb"}
 
 
-class Scripted:
-    """Ends each trial as it is told to, after drawing a recipe; trains nothing."""
-
-    def __init__(self, config, ending):
-        self.config, self.ending, self.recipes = config, ending, []
-
-    def run(self, study, trial):
-        self.recipes.append(suggest(trial, self.config.space))
-        state = self.ending(trial.number)
-        value = 1 / (1 + trial.number) if state == "COMPLETE" else None
-        study.tell(trial, value, state=TrialState[state])
-        return Outcome(trial.number, state, value, "as told", 0.0)
-
-
-def swept(store, n_trials, config=CONFIG, ending=lambda number: "COMPLETE"):
-    """Opens the study, as a new process would, and tops it up; gives its runner and the lines."""
-    runner, lines = Scripted(config, ending), []
-    top_up(store, runner, config, n_trials, lines.append)
-    return runner, lines
-
-
-def top_up(store, runner, config, n_trials, say):
-    study = open_study(store, config, FACTS)
-    with hold(store.folder) as worker:
-        claims = Claims(study, config, store.folder, worker, lambda number, state, reason: None)
-        sweep(study, runner, config, n_trials, say, claims)
+def swept(store, n_trials, config=CONFIG):
+    """Opens the study, as a new process would, and adds trials; the recipes drawn."""
+    study, _ = open_study(store, config, FACTS)
+    recipes = []
+    for _ in range(n_trials):
+        trial = study.ask()
+        study.sampler = sampler_for(config, trial.number)
+        recipes.append(suggest(trial, config.space))
+        trial.set_user_attr("mlflow_run_id", f"run {trial.number}")
+        study.tell(trial, 1 / (1 + trial.number))
+    return recipes
 
 
 def studied(store, name="paper"):
     return optuna.load_study(study_name=name, storage=store.optuna_url).get_trials()
 
 
-def test_trial_0_is_the_published_recipe(store):
-    runner, _ = swept(store, 2)
-    assert runner.recipes[0] == Recipe()
-    assert runner.recipes[1] != Recipe()
+def test_trial_0_is_the_baseline_the_published_recipe_unless_said_otherwise(store):
+    first, second = swept(store, 2)
+    assert first == Recipe() != second
+    other = replace(CONFIG, name="other", baseline=Recipe(n_unfrozen=11, lr_schedule="step"))
+    assert swept(store, 1, other) == [other.baseline]
 
 
-def test_trial_0_is_the_baseline_of_the_study(store):
-    config = replace(CONFIG, baseline=Recipe(n_unfrozen=11, epochs=5, lr_schedule="step"))
-    assert swept(store, 1, config)[0].recipes == [config.baseline]
-
-
-def test_the_baseline_is_there_once_however_often_the_study_is_opened(store):
+def test_the_baseline_is_queued_once_however_often_the_study_is_opened(store):
     for _ in range(3):
         open_study(store, CONFIG, FACTS)
     (trial,) = studied(store)
@@ -75,7 +61,7 @@ def test_the_baseline_is_there_once_however_often_the_study_is_opened(store):
 def test_a_study_that_was_made_but_never_filled_gets_its_baseline(store):
     """As after a kill between the two steps."""
     optuna.create_study(storage=store.optuna_url, study_name="paper", direction="minimize")
-    assert swept(store, 1)[0].recipes == [Recipe()]
+    assert swept(store, 1) == [Recipe()]
 
 
 def test_a_baseline_outside_the_space_is_refused_and_no_study_is_made(store):
@@ -88,19 +74,13 @@ def test_a_baseline_outside_the_space_is_refused_and_no_study_is_made(store):
 @pytest.mark.parametrize(
     ("changes", "facts", "difference"),
     [
-        (
-            {"space": SearchSpace(n_unfrozen=(0, 4))},
-            {},
-            r"space.n_unfrozen: \[0, 4, 11\] -> \[0, 4\]",
-        ),
-        (
-            {"objective": Objective("best_valid_accuracy", "maximize")},
-            {},
-            r'"minimize" -> "maximize"',
-        ),
+        ({"space": SearchSpace((0, 4))}, {}, r"space.n_unfrozen: \[0, 4, 11\] -> \[0, 4\]"),
+        ({"space": replace(SPACE, epochs=(4, 20))}, {}, r"space.epochs: \[4, 12\] -> \[4, 20\]"),
+        ({"objective": Objective("best_valid_accuracy", "maximize")}, {}, '"minimize" -> "max'),
         ({"augmentation": Augmentation(zoom=0.2)}, {}, "augmentation.zoom: 0.15 -> 0.2"),
         ({"seed": 7}, {}, "seed: 0 -> 7"),
         ({"backbone": "densenet169"}, {}, "backbone"),
+        ({"image_size": 128}, {}, "image_size: null -> 128"),
         ({}, {"data_fingerprint": "cc"}, 'data_fingerprint: "aa" -> "cc"'),
         ({}, {"weights_digest": "cc"}, "weights_digest"),
         ({}, {"more": "1"}, 'more: absent -> "1"'),
@@ -119,6 +99,91 @@ def test_only_what_changed_is_listed(store):
     assert "; " not in str(refused.value)
 
 
+@pytest.fixture
+def of_a45208f(store):
+    """The default study as commit a45208f left it: four trials, one of each end, one queued.
+
+    That commit knew no `image_size`; `batch_norm` stands for a parameter that it did not know.
+    """
+    old = load_study("mobilenetv2")
+    space = replace(old.space, n_unfrozen=(0, 4, 11, 20), batch_norm=("still",))
+    old = replace(old, space=space)
+    swept(store, 3, old)
+    study, _ = open_study(store, old, FACTS)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    study.enqueue_trial(as_parameters(Recipe(n_unfrozen=11, lr_schedule="step"), space))
+    known = signature(old, FACTS)
+    for key in ("image_size", "space.batch_norm", "baseline.batch_norm"):
+        del known[key]
+    study.set_user_attr("signature", json.dumps(known))
+    return old
+
+
+def wider(config):
+    space = replace(config.space, n_unfrozen=(0, 4, 11, 20, 29), batch_norm=("still", "adapt"))
+    return replace(config, space=space)
+
+
+def test_a_wider_space_goes_on_under_its_name_with_the_old_trials(store, of_a45208f):
+    before = studied(store, "mobilenetv2")
+    study, widened = open_study(store, wider(of_a45208f), FACTS)
+    assert sorted(widened) == ["batch_norm", "n_unfrozen"]
+    assert optuna.get_all_study_names(store.optuna_url) == ["mobilenetv2"]
+    after = study.get_trials()
+    assert [(t.number, t.state, t.value, t.user_attrs) for t in after] == [
+        (t.number, t.state, t.value, t.user_attrs) for t in before
+    ]
+    assert after[1].params == before[1].params | {"batch_norm": "still"}
+    assert study.best_trial.user_attrs["mlflow_run_id"] == "run 0"  # cv: the highest value
+    queued, *drawn = swept(store, 30, wider(of_a45208f))
+    assert queued == Recipe(n_unfrozen=11, lr_schedule="step")
+    assert {recipe.n_unfrozen for recipe in drawn} >= {29}
+    assert {recipe.batch_norm for recipe in drawn} == {"still", "adapt"}
+
+
+def test_a_wider_space_is_not_widened_twice_nor_narrowed_again(store, of_a45208f):
+    open_study(store, wider(of_a45208f), FACTS)
+    assert open_study(store, wider(of_a45208f), FACTS)[1] == []
+    with pytest.raises(UserError, match="space.n_unfrozen"):
+        open_study(store, of_a45208f, FACTS)
+
+
+@pytest.mark.parametrize("instant", ["trials", "attributes", "deleted", "copied"])
+def test_a_driver_killed_while_it_widens_loses_nothing(store, of_a45208f, monkeypatch, instant):
+    class Killed(BaseException):
+        pass
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    steps = {
+        "trials": (optuna.Study, "add_trial"),
+        "attributes": (optuna.Study, "set_user_attr"),
+        "deleted": (study_module.optuna, "copy_study"),
+        "copied": (study_module.optuna, "delete_study"),
+    }
+    numbers = [(t.number, t.value) for t in studied(store, "mobilenetv2")]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(*steps[instant], die)
+        open_study(store, wider(of_a45208f), FACTS)
+    study, _ = open_study(store, wider(of_a45208f), FACTS)
+    assert [(t.number, t.value) for t in study.get_trials()] == numbers
+    assert optuna.get_all_study_names(store.optuna_url) == ["mobilenetv2"]
+
+
+def test_a_parameter_that_had_another_value_before_is_no_widening(store, of_a45208f):
+    space = replace(of_a45208f.space, batch_norm=("adapt",))
+    baseline = replace(of_a45208f.baseline, batch_norm="adapt")
+    with pytest.raises(UserError, match="batch_norm"):
+        open_study(store, replace(of_a45208f, space=space, baseline=baseline), FACTS)
+
+
+def test_a_study_knows_the_weights_that_it_began_with(store):
+    assert stored_digest(store, "paper") is None
+    open_study(store, CONFIG, FACTS)
+    assert stored_digest(store, "paper") == "bb"
+
+
 def test_the_same_settings_under_another_name_are_another_study(store):
     for name in ("paper", "another"):
         swept(store, 2, replace(CONFIG, name=name))
@@ -126,98 +191,34 @@ def test_the_same_settings_under_another_name_are_another_study(store):
 
 
 def test_a_restart_goes_on_where_it_stopped_and_repeats_no_draw(store, copy_store, tmp_path):
-    at_once = swept(copy_store(store.folder, tmp_path / "other"), 4)[0].recipes
-    in_two = swept(store, 2)[0].recipes + swept(store, 4)[0].recipes
+    """Beyond the first random trials, too, where the sampler learns from the others."""
+    at_once = swept(copy_store(store.folder, tmp_path / "other"), 12)
+    in_two = swept(store, 4) + swept(store, 8)
     assert in_two == at_once
-    assert len(set(at_once)) == 4
+    assert len(set(at_once)) == 12
 
 
 def test_another_seed_draws_other_recipes(store):
-    first = swept(store, 3)[0].recipes
-    second = swept(store, 3, replace(CONFIG, name="other", seed=1))[0].recipes
+    first, second = swept(store, 3), swept(store, 3, replace(CONFIG, name="other", seed=1))
     assert first[0] == second[0] == Recipe()
     assert not set(first[1:]) & set(second[1:])
 
 
-def test_draws_stay_reproducible_when_the_search_goes_by_results(store, copy_store, tmp_path):
-    """Beyond the first random trials the sampler learns from the others."""
-    runs = [swept(copy_store(store.folder, tmp_path / name), 12)[0].recipes for name in "ab"]
-    assert runs[0] == runs[1]
-    assert len(set(runs[0])) == 12
+def test_a_recipe_is_queued_once_though_it_is_asked_for_twice(store):
+    study, _ = open_study(store, CONFIG, FACTS)
+    trial = study.ask()
+    suggest(trial, SPACE)
+    frozen = study.get_trials()[0]
+    assert queue_again(study, frozen, killed=True)
+    assert queue_again(study, frozen, killed=True)
+    assert [t.state.name for t in study.get_trials()] == ["RUNNING", "WAITING"]
 
 
-def test_three_workers_at_once_draw_no_recipe_twice(store):
-    """Each with its own study object, as in processes; all ask at the same time."""
-    swept(store, 1)
-    runners = [Scripted(CONFIG, lambda number: "COMPLETE") for _ in range(3)]
-    start = threading.Barrier(3)
-
-    def work(runner):
-        start.wait()
-        top_up(store, runner, CONFIG, 15, lambda line: None)
-
-    threads = [threading.Thread(target=work, args=(runner,)) for runner in runners]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    drawn = [recipe for runner in runners for recipe in runner.recipes]
-    assert len(drawn) == 14, "one of the 15 results was there before"
-    assert len(set(drawn)) == len(drawn)
-
-
-def test_a_sweep_tops_up_and_a_full_study_is_left_alone(store):
-    assert len(swept(store, 3)[0].recipes) == 3
-    runner, lines = swept(store, 3)
-    assert (runner.recipes, lines) == ([], [])
-    assert len(swept(store, 5)[0].recipes) == 2
-
-
-def test_only_results_count(store):
-    """Trials 1 and 2 are pruned and fail: five are needed for three results."""
-    endings = {1: "PRUNED", 2: "FAIL"}
-    runner, lines = swept(store, 3, ending=lambda number: endings.get(number, "COMPLETE"))
-    states = [trial.state.name for trial in studied(store)]
-    assert states == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE", "COMPLETE"]
-    assert len(runner.recipes) == len(lines) == 5
-
-
-def test_three_failures_in_a_row_end_a_sweep(store):
-    with pytest.raises(SweepFailed, match=r"the last 3 trials failed.*as told"):
-        swept(store, 20, ending=lambda number: "FAIL")
-    assert len(studied(store)) == 3
-
-
-def test_failures_with_a_result_between_them_do_not(store):
-    swept(store, 2, ending=lambda number: "COMPLETE" if number in (2, 5) else "FAIL")
-    assert len(studied(store)) == 6
-
-
-def test_a_sweep_that_prunes_everything_ends(store):
-    with pytest.raises(SweepFailed, match="10 trials brought no result"):
-        swept(store, 2, ending=lambda number: "PRUNED")
-    assert {trial.state for trial in studied(store)} == {TrialState.PRUNED}
-
-
-def test_a_sweep_that_prunes_nearly_everything_ends_with_what_it_has(store):
-    for expected in (10, 10):  # the second time nothing is added
-        _, lines = swept(store, 2, ending=lambda number: "PRUNED" if number else "COMPLETE")
-        assert "10 trials brought 1 results" in lines[-1]
-        assert len(studied(store)) == expected
-
-
-def test_the_progress_line_says_where_the_sweep_stands(store):
-    _, lines = swept(store, 2)
-    assert lines[0].startswith("[1/2] trial 0: 1.0000 · as told · ")
-    assert "best 1.0000 (trial 0)" in lines[0]
-    assert lines[0].endswith(" left")
-    assert "best 0.5000 (trial 1)" in lines[1]
-    assert lines[1].endswith("done")
-
-
-def test_the_signature_is_kept_as_text_that_a_person_can_read(store):
-    study = open_study(store, CONFIG, FACTS)
-    signature = json.loads(study.user_attrs["signature"])
-    assert signature["space.n_unfrozen"] == "[0, 4, 11]"
-    assert "name" not in signature
-    assert n_complete(study) == 0
+def test_the_signature_is_text_that_a_person_can_read(store):
+    study, _ = open_study(store, CONFIG, FACTS)
+    kept = json.loads(study.user_attrs["signature"])
+    assert kept["space.n_unfrozen"] == "[0, 4, 11]"
+    assert "name" not in kept
+    assert {field.name for field in dataclasses.fields(SearchSpace)} <= {
+        key.removeprefix("space.") for key in kept
+    }

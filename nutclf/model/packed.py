@@ -79,7 +79,6 @@ def main(arguments: list[str]) -> None:
     model = keras.applications.MobileNetV2(include_top=False, weights=None)
     model.load_weights(source)
     pack(model, Path(target))
-    print(f"{target}: {Path(target).stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SHIPPED = Path(__file__).with_name("mobilenet_v2_1.0_224_no_top.npz")
 """MobileNetV2 without its top, for any image size; see NOTICE beside it."""
 
 _PALETTE, _INDICES = ".palette", ".indices"
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def pack(model: keras.Model, path: Path) -> None:
@@ -46,9 +47,10 @@ def load_packed(model: keras.Model, path: Path) -> None:
       UserError: the file is missing, damaged or of another network; `model` is unchanged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: on a damaged file, `np.load` would leave its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             values = [_unpacked(arrays, weight.path) for weight in model.weights]
-    except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_UNREADABLE, ValueError, LookupError, TypeError) as error:
         raise _unfit(model, path, str(error).strip().strip("'\"")) from error
     for weight, value in zip(model.weights, values, strict=True):
         if tuple(weight.shape) != value.shape:
@@ -77,7 +79,6 @@ def main(arguments: list[str]) -> None:
     model = keras.applications.MobileNetV2(include_top=False, weights=None)
     model.load_weights(source)
     pack(model, Path(target))
-    print(f"{target}: {Path(target).stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,17 +63,13 @@ def test_label_split_index_and_seed_each_change_the_picture(pictures):
     assert len({picture.tobytes() for picture in pictures.values()}) == 16
 
 
-def test_a_picture_is_what_the_small_network_takes(pictures):
-    for picture in pictures.values():
-        assert picture.shape == (96, 96, 3)
+@pytest.mark.parametrize("label", range(10))
+def test_every_kind_is_drawn_in_many_poses_without_a_warning(label):
+    for index in range(8):
+        picture = drawn.draw(label, "valid", index, 7)
+        assert picture.shape == (drawn.SIDE, drawn.SIDE, 3) == (128, 128, 3)
         assert picture.dtype == np.uint8
         assert picture.std() > 5
-
-
-@pytest.mark.parametrize("label", range(10))
-def test_every_kind_draws_in_all_its_forms_without_a_warning(label):
-    for index in range(12):
-        drawn.draw(label, "valid", index, 7)
 
 
 def test_the_names_are_those_of_the_photographs_in_their_order():
@@ -96,7 +93,7 @@ def test_ensure_writes_what_draw_draws(tmp_path):
     assert root.name.startswith("drawn-3-")
     for label, split in itertools.product((0, 6), SPLITS):
         path = root / split / drawn.CLASSES[label] / "000.png"
-        np.testing.assert_array_equal(read_image(path, 96), drawn.draw(label, split, 0, 3))
+        np.testing.assert_array_equal(read_image(path, drawn.SIDE), drawn.draw(label, split, 0, 3))
 
 
 def test_the_folder_is_a_whole_data_set_and_no_picture_is_in_it_twice(tmp_path):
@@ -114,12 +111,17 @@ def test_a_second_call_draws_nothing(tmp_path, monkeypatch):
     assert drawn.ensure(tmp_path) == first
 
 
-def test_other_seeds_and_other_counts_go_to_other_folders(tmp_path, monkeypatch):
+def test_other_seeds_counts_and_code_go_to_other_folders(tmp_path, monkeypatch):
     folders = [drawn.ensure(tmp_path, 0), drawn.ensure(tmp_path, 1)]
+    changed = tmp_path / "drawn.py"
+    changed.write_bytes(Path(drawn.__file__).read_bytes() + b"# another line")
+    with monkeypatch.context() as patched:
+        patched.setattr(drawn, "__file__", str(changed))
+        folders.append(drawn.ensure(tmp_path, 0))
     monkeypatch.setattr(drawn, "COUNTS", FEW | {"train": 3})
     folders.append(drawn.ensure(tmp_path, 0))
-    assert len(set(folders)) == 3
-    assert len(files_of(folders[2])) == N_FEW + 10
+    assert len(set(folders)) == 4
+    assert len(files_of(folders[3])) == N_FEW + 10
 
 
 def test_a_killed_process_leaves_nothing_that_passes_for_whole(tmp_path):

@@ -1,1 +1,0 @@
-"""Pictures from code: solids under one light, on a backdrop with clutter, seen by a poor camera."""

@@ -1,5 +1,6 @@
 """What a look at each file tells, pairs of files that show the same, and leaked test images."""
 
+import io
 import os
 import shutil
 from dataclasses import replace
@@ -90,6 +91,9 @@ def test_the_content_tells_the_format_and_an_orientation_that_makes_sense(tmp_pa
     picture().save(tmp_path / "turned.png", format="JPEG", exif=exif)
     content = (tmp_path / "turned.png").read_bytes()
     assert read_header(content) == Header("JPEG", 40, 40, "RGB", told)
+    pictures = io.BytesIO()
+    picture().save(pictures, "MPO", exif=exif, save_all=True, append_images=[picture()])
+    assert read_header(pictures.getvalue()).format == "JPEG"
 
 
 # Pairs

@@ -87,8 +87,8 @@ def link_a_split(root):
         (empty_a_class, r"without an image: walnuts"),
         (leave_one_class, r"train/ has 1 class folders \(almonds\)"),
         (empty_a_split, r"valid/ holds no image"),
-        (rename_a_split, r"train/, valid/ and test/.*Found: .*val.*no folder: valid\."),
-        (link_a_split, r"Links, which are not followed: test"),
+        (rename_a_split, r"train/, valid/ and test/.*Found: .*val\. Not there, .*: valid\."),
+        (link_a_split, r"or a link, which is not followed: test\."),
     ],
 )
 def test_splits_that_do_not_agree_are_refused_in_a_sentence(tree, spoil, sentence):
@@ -204,6 +204,7 @@ def test_a_file_without_read_permission_is_noted_and_left_out_by_name(tree):
     (tree / "train" / "almonds" / "1.png").chmod(0)
     data = scan(tree)
     assert "Permission denied" in the_note(data, "train/almonds/1.png")
+    assert data.split("train")["sha256"][1] == ""
     ((path, reason),) = read_split(data, "train", 8, allow_unreadable=True).unreadable
     assert path == "train/almonds/1.png"
     assert "Permission denied" in reason

@@ -104,9 +104,12 @@ def scan(root: str | os.PathLike) -> DataSet:
                 if reason := _why_no_image(root, entry):
                     notes.append(f"{quote(path)} ignored: {reason}")
                     continue
-                digest, reason = _sha256(root / path)
-                if reason:
-                    notes.append(f"{quote(path)} cannot be read: {reason}")
+                try:
+                    with open(entry, "rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+                except OSError as error:
+                    digest = ""
+                    notes.append(f"{quote(path)} cannot be read: {error.strerror}")
                 counts[split][folder.name] += 1
                 rows.append((path, split, folder.name, digest))
     classes = _agreed_classes(counts, notes)
@@ -210,15 +213,12 @@ def _checked_root(root: Path) -> Path:
         state = "no folder" if root.exists() else "missing"
         raise UserError(f"The data folder {quote(str(root))} is {state}; give one with {layout}.")
     here = {entry.name: entry for entry in _entries(root, litter=[])}
-    links = [name for name in SPLITS if name in here and here[name].is_symlink()]
-    lacking = [name for name in SPLITS if name not in here or not here[name].is_dir()]
-    if lacking or links:
+    real = {name for name, entry in here.items() if entry.is_dir(follow_symlinks=False)}
+    if lacking := [name for name in SPLITS if name not in real]:
         raise UserError(
-            f"The data folder {quote(str(root))} must hold {layout}. "
-            f"Found: {_names(list(here)[:12]) or 'nothing'}. "
-            + (f"Not there, or no folder: {', '.join(lacking)}. " if lacking else "")
-            + (f"Links, which are not followed: {', '.join(links)}. " if links else "")
-            + "Rename or move your folders so."
+            f"The data folder {quote(str(root))} must hold {layout}. Found: "
+            f"{_names(list(here)[:12]) or 'nothing'}. Not there, no folder, or a link, which is "
+            f"not followed: {', '.join(lacking)}. Rename or move your folders so."
         )
     return root.resolve()
 
@@ -239,13 +239,13 @@ def _entries(folder: Path, litter: list[str]) -> list[os.DirEntry]:
 
 def _why_no_class(entry: os.DirEntry) -> str | None:
     """Why an entry of a split is no class folder; None when it is one."""
-    if entry.is_dir(follow_symlinks=False):
-        if not _is_unicode(entry.name):
-            raise UserError(f"The name of the folder {quote(entry.path)} is not UTF-8; rename it.")
-        return None
     if entry.is_symlink():
         return "is a link, not followed; put the folder itself there"
-    return "ignored: it lies outside the class folders"
+    if not entry.is_dir():
+        return "ignored: it lies outside the class folders"
+    if not _is_unicode(entry.name):
+        raise UserError(f"The name of the folder {quote(entry.path)} is not UTF-8; rename it.")
+    return None
 
 
 def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
@@ -258,9 +258,10 @@ def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
         raise UserError(
             f"{quote(entry.path)} cannot be looked at: {error.strerror}. Make its folder readable."
         ) from error
+    if stat.S_ISDIR(mode):
+        return "it is a folder inside a class folder"
     if not stat.S_ISREG(mode):
-        a_folder = stat.S_ISDIR(mode)
-        return "it is a folder inside a class folder" if a_folder else "it is no regular file"
+        return "it is no regular file"
     suffix = os.path.splitext(entry.name)[1]
     if suffix.lower() not in IMAGE_EXTENSIONS:
         return f"its extension {suffix!r} is not one of {' '.join(sorted(IMAGE_EXTENSIONS))}"
@@ -271,15 +272,6 @@ def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
 
 def _is_unicode(name: str) -> bool:
     return name == name.encode(errors="ignore").decode()
-
-
-def _sha256(path: Path) -> tuple[str, str | None]:
-    """The digest of a file and None, or "" and the reason why it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), None
-    except OSError as error:
-        return "", error.strerror
 
 
 def _names(names: list[str]) -> str:

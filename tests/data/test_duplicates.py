@@ -1,5 +1,6 @@
-"""Pairs of files that show the same, and test images that leaked."""
+"""What a look at each file tells, pairs of files that show the same, and leaked test images."""
 
+import io
 import os
 import shutil
 from dataclasses import replace
@@ -12,14 +13,90 @@ from nutclf.data.duplicates import (
     Header,
     Seen,
     find_pairs,
+    groups_of_like,
     inspect,
     leaked_test_images,
     leaks_into_test,
+    near_pairs,
+    perceptual_hashes,
+    read_header,
 )
 from nutclf.data.folder import scan
 
 PHOTOGRAPHS = os.environ.get("NUTCLF_DATA")
-HEADER = Header("PNG", 224, 224, "RGB", 1)
+
+
+def picture(side=40):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8))
+
+
+# Hashes and groups
+
+
+def test_a_brighter_and_rescaled_copy_is_near_and_nothing_else_is():
+    blocks = np.random.default_rng(0).integers(0, 200, (4, 8, 8, 3), np.uint8)
+    images = blocks.repeat(12, axis=1).repeat(12, axis=2)
+    like = Image.fromarray(images[0] + np.uint8(30)).resize((70, 70)).resize((96, 96))
+    pairs = near_pairs(perceptual_hashes(np.concatenate([images, np.asarray(like)[None]])))
+    assert [(i, j) for i, j, _ in pairs] == [(0, 4)]
+
+
+def test_bits_that_differ_are_counted():
+    hashes = np.zeros((3, 256), bool)
+    hashes[1, :5] = True
+    hashes[2, 100:] = True
+    assert near_pairs(hashes) == [(0, 1, 5)]
+
+
+def test_equal_bytes_and_chains_of_near_images_make_one_group_named_by_its_first_key():
+    hashes = np.zeros((5, 256), bool)
+    hashes[1, :10] = True  # near 0
+    hashes[2, :20] = True  # near 1, not near 0
+    hashes[3, 128:] = True
+    hashes[4, ::2] = True  # near nothing, but the bytes of 3
+    # The numbers decide the folds: a study that goes on must get those that it began with.
+    assert groups_of_like(["b", "a", "d", "c", "c"], hashes).tolist() == [1, 1, 1, 2, 2]
+
+
+# A look at each file
+
+
+def test_every_file_is_seen_with_its_folders_and_its_digest(tree):
+    data = scan(tree)
+    files = {file.path: file for file in inspect(data)}
+    assert list(files) == list(data.files["path"])
+    one = files["test/walnuts/0.png"]
+    assert (one.split, one.label, one.problem) == ("test", "walnuts", "")
+    assert one.sha256 == data.split("test")["sha256"][1]
+    assert one.header == Header("PNG", 8, 8, "RGB", 1)
+    assert one.likeness.shape == (256,)
+
+
+def test_broken_files_have_a_problem_and_a_header_where_it_is_whole(tree):
+    html, cut = tree / "train/almonds/0.png", tree / "train/almonds/1.png"
+    html.write_text("<html>404</html>")
+    picture(200).save(cut)
+    cut.write_bytes(cut.read_bytes()[:500])
+    first, second = inspect(scan(tree))[:2]
+    assert "HTML" in first.problem
+    assert (first.header, first.likeness) == (None, None)
+    assert second.problem.startswith("it cannot be decoded")
+    assert (second.header, second.likeness) == (Header("PNG", 200, 200, "RGB", 1), None)
+
+
+@pytest.mark.parametrize(("written", "told"), [(6, 6), (1, 1), (0, 1), (9, 1)])
+def test_the_content_tells_the_format_and_an_orientation_that_makes_sense(tmp_path, written, told):
+    exif = Image.Exif()
+    exif[0x0112] = written
+    picture().save(tmp_path / "turned.png", format="JPEG", exif=exif)
+    content = (tmp_path / "turned.png").read_bytes()
+    assert read_header(content) == Header("JPEG", 40, 40, "RGB", told)
+    pictures = io.BytesIO()
+    picture().save(pictures, "MPO", exif=exif, save_all=True, append_images=[picture()])
+    assert read_header(pictures.getvalue()).format == "JPEG"
+
+
+# Pairs
 
 
 def seen(path, bits=(), sha256=None, problem=""):
@@ -28,14 +105,14 @@ def seen(path, bits=(), sha256=None, problem=""):
     likeness[list(bits)] ^= True
     split, label, _ = path.split("/")
     likeness = None if problem else likeness
-    return Seen(path, split, label, sha256 or path, HEADER, problem, likeness)
+    header = Header("PNG", 224, 224, "RGB", 1)
+    return Seen(path, split, label, sha256 or path, header, problem, likeness)
 
 
 def far(path, seed):
     """A file that looks like no other, except one from the same seed."""
     file = seen(path)
-    likeness = np.random.default_rng(seed).permutation(file.likeness)
-    return replace(file, likeness=likeness)
+    return replace(file, likeness=np.random.default_rng(seed).permutation(file.likeness))
 
 
 def test_equal_bytes_come_first_then_the_fewest_bits():

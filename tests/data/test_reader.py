@@ -6,7 +6,6 @@ import struct
 import threading
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -37,16 +36,11 @@ def only_colour(data: bytes, size: int = 4) -> tuple[int, ...]:
     return tuple(int(value) for value in colours[0])
 
 
-def png(width: int, height: int, pixels: bytes = b"") -> bytes:
-    """A PNG made by hand, 8-bit RGB, with whatever was given as its compressed rows."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        checksum = zlib.crc32(name + body)
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = chunk(b"IDAT", zlib.compress(pixels))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rows + chunk(b"IEND", b"")
+def promising(width: int, height: int) -> bytes:
+    """A PNG whose header promises that many pixels, and whose rows are missing."""
+    data = encoded(Image.new("RGB", (1, 1)), "PNG")
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
 
 
 def without_segment(jpeg: bytes, marker: int) -> bytes:
@@ -90,28 +84,23 @@ def test_greyscale_and_one_bit_and_palette_become_rgb():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize(
-    ("value", "grey"), [(0, 0), (255, 0), (256, 1), (32768, 128), (65280, 255), (65535, 255)]
-)
-def test_16_bit_greyscale_keeps_its_high_byte(kind, value, grey):
-    image = Image.fromarray(np.full((8, 8), value, np.uint16))
-    assert image.mode == "I;16"
-    assert only_colour(encoded(image, kind)) == (grey, grey, grey)
+def test_16_bit_greyscale_keeps_its_high_byte(kind):
+    greys = {0: 0, 255: 0, 256: 1, 32768: 128, 65280: 255, 65535: 255}
+    for value, grey in greys.items():
+        image = Image.fromarray(np.full((8, 8), value, np.uint16))
+        assert image.mode == "I;16"
+        assert only_colour(encoded(image, kind)) == (grey, grey, grey)
 
 
-def test_big_endian_16_bit_tiff_reads_the_same():
-    little = encoded(Image.fromarray(np.full((8, 8), 32768 + 7, np.uint16)), "TIFF")
+def test_16_bit_tiff_may_be_big_endian_or_take_zero_for_white():
     big = encoded(Image.fromarray(np.full((8, 8), 32768 + 7, ">u2")), "TIFF")
-    assert (little[:2], big[:2]) == (b"II", b"MM")
-    assert only_colour(little) == only_colour(big) == (128, 128, 128)
-
-
-def test_16_bit_tiff_where_zero_is_white_is_not_read_as_a_negative():
+    assert big[:2] == b"MM"
+    assert only_colour(big) == (128, 128, 128)
     photometric = 262
     image = Image.fromarray(np.full((8, 8), 65535, np.uint16))
-    data = encoded(image, "TIFF", tiffinfo={photometric: 0})
-    assert Image.open(io.BytesIO(data)).tag_v2[photometric] == 0
-    assert only_colour(data) == (0, 0, 0)
+    negative = encoded(image, "TIFF", tiffinfo={photometric: 0})
+    assert Image.open(io.BytesIO(negative)).tag_v2[photometric] == 0
+    assert only_colour(negative) == (0, 0, 0)
 
 
 def test_alpha_is_composited_on_white():
@@ -142,33 +131,25 @@ def test_pixels_of_32_bits_are_refused_rather_than_read_as_black():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_orientation_6_turns_a_left_half_red_image_to_red_on_top(kind):
-    image = Image.new("RGB", (32, 32), BLUE)
-    image.paste(RED, (0, 0, 16, 32))
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    pixels = read_image(encoded(image, kind, exif=exif), 32).astype(int)
-    assert pixels[4, :, 0].min() > 200
-    assert pixels[28, :, 0].max() < 50
-
-
-def test_all_eight_orientations_undo_the_turn_that_a_camera_made():
-    upright = photo(16, 16)
-    turned = {
-        1: upright,
-        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        3: upright.transpose(Image.Transpose.ROTATE_180),
-        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
-        5: upright.transpose(Image.Transpose.TRANSPOSE),
-        6: upright.transpose(Image.Transpose.ROTATE_90),
-        7: upright.transpose(Image.Transpose.TRANSVERSE),
-        8: upright.transpose(Image.Transpose.ROTATE_270),
-    }
-    for orientation, image in turned.items():
+def test_all_eight_orientations_undo_the_turn_that_a_camera_made(kind):
+    upright = photo(2, 2).resize((32, 32), Image.Resampling.NEAREST)  # four colours, for JPEG
+    turns = [
+        None,
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_270,
+    ]
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    for number, turn in enumerate(turns, start=1):
         exif = Image.Exif()
-        exif[ORIENTATION] = orientation
-        pixels = read_image(encoded(image, "PNG", exif=exif), 16)
-        np.testing.assert_array_equal(pixels, np.array(upright), err_msg=f"{orientation}")
+        exif[ORIENTATION] = number
+        image = upright if turn is None else upright.transpose(turn)
+        pixels = read_image(encoded(image, kind, exif=exif, **options), 32)
+        np.testing.assert_allclose(pixels, np.array(upright), atol=3, err_msg=f"{number}")
 
 
 def test_a_broken_exif_block_does_not_cost_the_image():
@@ -177,42 +158,21 @@ def test_a_broken_exif_block_does_not_cost_the_image():
     assert read_image(data, 16).shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
-def test_the_first_frame_of_an_animation_counts(kind):
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "MPO"])
+def test_the_first_frame_of_an_animation_or_a_phones_several_pictures_counts(kind):
     frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE)]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    assert Image.open(io.BytesIO(data)).n_frames == 2
-    assert only_colour(data) == RED
-
-
-def test_a_phone_photo_of_several_pictures_is_its_first():
-    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE)]
-    data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
-    assert Image.open(io.BytesIO(data)).format == "MPO"
+    image = Image.open(io.BytesIO(data))
+    assert (image.format, image.n_frames) == (kind, 2)
     assert only_colour(data) == pytest.approx(RED, abs=3)
 
 
-def test_progressive_and_baseline_hold_the_same_picture():
-    progressive = encoded(photo(), "JPEG", progressive=True)
-    assert Image.open(io.BytesIO(progressive)).info["progressive"]
-    np.testing.assert_array_equal(
-        read_image(progressive, 48), read_image(encoded(photo(), "JPEG"), 48)
-    )
-
-
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "PNG", "TIFF"])
-def test_content_counts_not_the_extension(kind, tmp_path):
-    path = tmp_path / "photo.jpg"
+def test_content_counts_not_the_name(kind, tmp_path):
+    path = tmp_path / "new\nline-nüsse-栗-🌰.jpg"
     path.write_bytes(encoded(Image.new("RGB", (8, 8), RED), kind))
-    assert read_image(path, 8)[4, 4].tolist() == pytest.approx(RED, abs=3)
-
-
-@pytest.mark.parametrize("name", ["with space.png", "new\nline.png", "nüsse-栗-🌰.png"])
-def test_any_name_is_fine(name, tmp_path):
-    path = tmp_path / name
-    photo(8, 8).save(path)
-    assert read_image(str(path), 8).shape == (8, 8, 3)
+    assert read_image(str(path), 8)[4, 4].tolist() == pytest.approx(RED, abs=3)
 
 
 # Size
@@ -231,6 +191,7 @@ def test_the_centred_square_is_cut_out(size):
     left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
     image.paste(RED, (left, top, left + 32, top + 32))
     assert only_colour(encoded(image, "PNG"), 32) == RED
+    assert only_colour(encoded(Image.new("RGB", (1, 5000), RED), "PNG")) == RED
 
 
 def test_reducing_is_antialiased():
@@ -238,10 +199,6 @@ def test_reducing_is_antialiased():
     board = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
     pixels = read_image(encoded(Image.fromarray(board.astype(np.uint8)), "PNG"), 8)
     assert np.abs(pixels.astype(int) - 127).max() <= 2
-
-
-def test_one_pixel_is_enough():
-    assert only_colour(encoded(Image.new("RGB", (1, 5000), RED), "PNG")) == RED
 
 
 # Refusals
@@ -270,16 +227,8 @@ def test_what_is_no_image_is_refused_with_its_reason(data, reason):
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [
-        ("JPEG", {}),
-        ("JPEG", {"progressive": True}),
-        ("PNG", {}),
-        ("WEBP", {}),
-        ("GIF", {}),
-        ("BMP", {}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-    ],
+    [(kind, {}) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    + [("JPEG", {"progressive": True}), ("TIFF", {"compression": "tiff_lzw"})],
 )
 def test_a_truncated_file_is_refused_wherever_it_was_cut(kind, options):
     data = encoded(photo(), kind, **options)
@@ -313,18 +262,13 @@ def test_random_damage_never_raises_anything_else(kind):
         assert pixels.shape == (8, 8, 3)
 
 
-def test_a_decompression_bomb_is_refused_from_its_header():
-    with pytest.raises(UnreadableImage, match="100,000,000 pixels"):
-        # Nothing behind the header: whoever tries to decode it finds a truncated file instead.
-        decode(png(30_000, 30_000))
-
-
-def test_the_limit_on_pixels_is_exact_and_below_it_pillow_does_not_warn():
-    with pytest.raises(UnreadableImage, match="100,000,000 pixels"):
-        decode(png(10_000, MAX_PIXELS // 10_000 + 1))
+def test_the_limit_on_pixels_is_exact_told_from_the_header_and_below_it_pillow_does_not_warn():
+    for width, height in [(30_000, 30_000), (10_000, MAX_PIXELS // 10_000 + 1)]:
+        with pytest.raises(UnreadableImage, match="100,000,000 pixels"):
+            decode(promising(width, height))
     # At the limit the header passes, and only the missing rows are found wanting.
     with pytest.raises(UnreadableImage, match="cannot be decoded"):
-        decode(png(10_000, MAX_PIXELS // 10_000))
+        decode(promising(10_000, MAX_PIXELS // 10_000))
 
 
 def test_a_folder_a_pipe_and_a_missing_file_have_their_reasons(tmp_path):
@@ -343,24 +287,7 @@ def test_a_folder_a_pipe_and_a_missing_file_have_their_reasons(tmp_path):
     assert issubclass(UnreadableImage, UserError)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_read_permission_has_its_reason(tmp_path):
-    path = tmp_path / "secret.png"
-    photo().save(path)
-    path.chmod(0)
-    with pytest.raises(UnreadableImage, match="Permission denied"):
-        read_image(path, 8)
-
-
 # Warnings
-
-
-def test_threads_leave_the_warning_filters_as_they_were():
-    before = list(warnings.filters)
-    data = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: read_image(data, 8), range(64)))
-    assert warnings.filters == before
 
 
 def test_only_the_last_reader_to_leave_restores_the_filters():

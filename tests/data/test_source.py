@@ -4,30 +4,33 @@ import shutil
 
 import pytest
 
+from nutclf.config import SPLITS
+from nutclf.data import drawn
 from nutclf.data.kaggle import HANDLE
 from nutclf.data.source import resolve
 from nutclf.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def drawn_workdir(tmp_path_factory):
-    """One for the file: the drawings are made once, which takes the longest of all here."""
-    return tmp_path_factory.mktemp("workdir")
+@pytest.fixture
+def few_drawings(monkeypatch):
+    """One drawing per class and split: all of them take the longest of all here."""
+    monkeypatch.setattr(drawn, "COUNTS", dict.fromkeys(SPLITS, 1))
 
 
-def test_a_path_is_photographs(tree, tmp_path):
+def test_a_path_is_photographs_and_makes_no_drawings(tree, tmp_path):
     for data in (str(tree), tree.name):  # absolute, and from workdir
         source = resolve(data, environ={}, workdir=tmp_path)
         assert source.kind == "photographs"
         assert source.root == tree.resolve()
-        assert source.folder.classes == ("almonds", "walnuts")
+        assert source.data.classes == ("almonds", "walnuts")
         assert str(tree) in source.origin
+    assert not (tmp_path / "data").exists()
 
 
-def test_a_path_that_is_no_data_set_is_refused(tmp_path):
-    for data in ("nowhere", ".", ""):
-        with pytest.raises(UserError):
-            resolve(data, environ={}, workdir=tmp_path)
+@pytest.mark.parametrize("data", ["nowhere", ".", ""])
+def test_a_path_that_is_no_data_set_is_refused(tmp_path, data):
+    with pytest.raises(UserError):
+        resolve(data, environ={}, workdir=tmp_path)
 
 
 def test_auto_takes_the_environment_before_the_local_folder(tree, tmp_path):
@@ -38,10 +41,6 @@ def test_auto_takes_the_environment_before_the_local_folder(tree, tmp_path):
     assert named.root == tree.resolve()
     assert named.kind == local.kind == "photographs"
     assert "NUTCLF_DATA" in named.origin
-
-
-def test_a_wrong_environment_variable_is_an_error_not_a_fallback(tree, tmp_path):
-    shutil.copytree(tree, tmp_path / "data" / "tree-nuts")
     with pytest.raises(UserError, match=r"NUTCLF_DATA is '/nowhere'.* is missing"):
         resolve("auto", environ={"NUTCLF_DATA": "/nowhere"}, workdir=tmp_path)
 
@@ -60,25 +59,15 @@ def test_a_damaged_download_is_an_error_not_a_fallback(kaggle_out_of_reach, tree
         resolve("auto", environ={}, workdir=tmp_path)
 
 
-def test_a_named_folder_is_used_although_drawings_were_possible(tree, tmp_path):
-    resolve(str(tree), environ={}, workdir=tmp_path)
-    assert not (tmp_path / "data").exists()
-
-
-def test_drawn_images_are_made_under_the_workdir_and_found_again(drawn_workdir):
-    source = resolve("drawn", environ={"NUTCLF_DATA": "/nowhere"}, workdir=drawn_workdir)
-    assert source.kind == "drawn"
-    assert source.root.is_relative_to(drawn_workdir.resolve() / "data")
-    again = resolve("drawn", environ={}, workdir=drawn_workdir)
-    assert again.folder.fingerprint == source.folder.fingerprint
-
-
-def test_auto_without_any_photograph_says_so_in_words_nobody_can_miss(
-    kaggle_out_of_reach, drawn_workdir
+def test_drawn_images_are_made_under_the_workdir_and_auto_says_that_they_are_none(
+    few_drawings, kaggle_out_of_reach, tmp_path
 ):
-    source = resolve("auto", environ={}, workdir=drawn_workdir)
-    assert source.kind == "drawn"
-    assert source.origin.startswith("DRAWN IMAGES, NOT PHOTOGRAPHS")
-    assert "To use photographs set NUTCLF_DATA to a folder" in source.origin
-    assert "data/tree-nuts/" in source.origin
-    assert "Kaggle" in source.origin
+    asked_for = resolve("drawn", environ={"NUTCLF_DATA": "/nowhere"}, workdir=tmp_path)
+    assert asked_for.root.is_relative_to(tmp_path.resolve() / "data")
+    fallen_back = resolve("auto", environ={}, workdir=tmp_path)
+    assert asked_for.kind == fallen_back.kind == "drawn"
+    assert asked_for.data.fingerprint == fallen_back.data.fingerprint
+    assert fallen_back.origin.startswith("DRAWN IMAGES, NOT PHOTOGRAPHS")
+    assert "To use photographs set NUTCLF_DATA to a folder" in fallen_back.origin
+    assert "data/tree-nuts/" in fallen_back.origin
+    assert "Kaggle" in fallen_back.origin

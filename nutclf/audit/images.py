@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from mlflow.entities import Run as MlflowRun
-
 from nutclf.audit.findings import FileAudit, Finding, audit_files
 from nutclf.audit.labels import LabelAudit, audit_labels
 from nutclf.config import StudyConfig
@@ -69,10 +66,10 @@ def audit_images(
 def check_same_data(store: Store, experiment_id: str, study: str, data: DataRecord) -> None:
     """Raises `UserError` when the study has trials on other data."""
     others = f"tags.data_fingerprint != '{data.fingerprint}'"
-    if found := _trial(store, experiment_id, study, others):
+    if found := _tags_of_trial(store, experiment_id, study, others):
         raise UserError(
             f"Study {study!r} was begun on data with fingerprint "
-            f"{found.data.tags['data_fingerprint'][:12]}, and these have {data.fingerprint[:12]}; "
+            f"{found['data_fingerprint'][:12]}, and these have {data.fingerprint[:12]}; "
             "give its own data with DATA=, or audit these under a name of their own with NAME=."
         )
 
@@ -95,15 +92,16 @@ def audit_folder(
         shutil.copytree(folder, copy, dirs_exist_ok=True)
     run.tags(data.tags)  # images may be mended between audits, as long as there is no trial
     # A study's run says RUNNING only while a sweep works on it.
-    at_work = _trial(store, experiment_id, study, "attributes.status = 'RUNNING'")
+    at_work = _tags_of_trial(store, experiment_id, study, "attributes.status = 'RUNNING'")
     if run.client.get_run(run.run_id).info.status == "RUNNING" and not at_work:
         run.close("FINISHED")
 
 
-def _trial(store: Store, experiment_id: str, study: str, which: str) -> MlflowRun | None:
-    """The run of a trial of the study, if there is one of which the filter is true."""
+def _tags_of_trial(store: Store, experiment_id: str, study: str, which: str) -> dict[str, str]:
+    """The tags of one of the study's trials that the filter fits; none where none does."""
     trials = f"tags.study_name = {quoted(study)} AND tags.kind = 'trial' AND {which}"
-    return next(iter(store.client().search_runs([experiment_id], trials, max_results=1)), None)
+    found = store.client().search_runs([experiment_id], trials, max_results=1)
+    return found[0].data.tags if found else {}
 
 
 def write_audit(folder: Path, audit: Audit, tags: Mapping[str, str]) -> None:
@@ -124,23 +122,20 @@ def write_audit(folder: Path, audit: Audit, tags: Mapping[str, str]) -> None:
 def _draw(audit: Audit, file: Path) -> None:
     from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
 
-    def pixels(path: str) -> np.ndarray:
-        return read_image(audit.root / path, _TILE_SIDE)
+    def tile(path: str, label: str, verdict: str, badge: str = "", alarming: bool = True) -> Tile:
+        pixels = read_image(audit.root / path, _TILE_SIDE)
+        return Tile(pixels, f"labelled {label}", verdict, path, badge, alarming)
 
     def suspect(row) -> tuple[Tile]:
-        given, looks = f"labelled {row.label}", f"looks like {row.looks_like}"
         badge = f"{row.Index + 1}   {row.score:.4f}"
-        return (Tile(pixels(row.path), given, looks, row.path, badge),)
+        return (tile(row.path, row.label, f"looks like {row.looks_like}", badge),)
 
     def pair(found: Pair) -> tuple[Tile, Tile]:
-        (one, other), (first, second) = found.labels, (found.first, found.second)
         alarm = f"in {found.splits[0]} and {found.splits[1]}"
         if found.labels_disagree:
             alarm = "two splits, two labels" if found.across_splits else "two labels"
-        return (
-            Tile(pixels(first), f"labelled {one}", found.how_like, first, alarming=False),
-            Tile(pixels(second), f"labelled {other}", alarm, second),
-        )
+        first = tile(found.first, found.labels[0], found.how_like, alarming=False)
+        return first, tile(found.second, found.labels[1], alarm)
 
     files, labels = audit.files, audit.labels
     shown = labels.suspects.head(SHOWN_SUSPECTS)
@@ -151,18 +146,18 @@ def _draw(audit: Audit, file: Path) -> None:
         if (found.across_splits or found.labels_disagree)
         and broken.isdisjoint((found.first, found.second))
     ]
-    suspected = f"{len(shown)} of {len(labels.suspects)}"
-    twice = f"{min(len(pairs), SHOWN_PAIRS)} of {len(pairs)}"
+    suspected = f"({len(shown)} of {len(labels.suspects)})"
+    twice = f"({min(len(pairs), SHOWN_PAIRS)} of {len(pairs)})"
     sections = (
         Section(
-            f"Probable label errors, the surest first ({suspected})",
+            f"Probable label errors, the surest first {suspected}",
             labels.skipped or "None found.",
-            [suspect(row) for row in shown.itertuples()],
+            list(map(suspect, shown.itertuples())),
         ),
         Section(
-            f"One picture in two splits, or under two labels ({twice})",
+            f"One picture in two splits, or under two labels {twice}",
             "None found.",
-            [pair(found) for found in pairs[:SHOWN_PAIRS]],
+            list(map(pair, pairs[:SHOWN_PAIRS])),
         ),
     )
     detail = f"{files.n_images} images of {len(files.classes)} classes"

@@ -46,11 +46,11 @@ def audit_labels(
 ) -> LabelAudit:
     """Ranks the labels of train and valid; those of the test split are sealed.
 
-    By the out-of-fold predictions of the study's best run on these images; where there are none, by
-    a logistic regression, cross-validated on the frozen network's pooled features.
+    By the out-of-fold predictions of the study's best run, all of whose trials must be on these
+    images; where there are none, by a logistic regression on the frozen network's features.
     """
     try:
-        held_out = _by_study(config, data, store, experiment_id)
+        held_out = _by_study(config, store, experiment_id)
         if held_out is None:
             say("Judging labels; the first time on these images it takes a minute.")
             held_out = _by_probe(config, data, features)
@@ -61,11 +61,11 @@ def audit_labels(
 
 
 def _by_study(
-    config: StudyConfig, data: DataSet, store: Store, experiment_id: str
+    config: StudyConfig, store: Store, experiment_id: str
 ) -> tuple[pd.DataFrame, str] | None:
     client = store.client()
     best = best_run(client, experiment_id, config.name, config.objective)
-    if best is None or best.data.tags["data_fingerprint"] != data.fingerprint:
+    if best is None:
         return None
     tables = [stored_predictions(Run(client, best.info.run_id), split) for split in ("cv", "valid")]
     if any(table is None for table in tables):
@@ -123,13 +123,11 @@ def rank_suspects(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     class to the top, and images that are no class at all further down.
 
     Args:
-      table: from `prediction_table`; every probability from a model that did not learn from that
-        image, or it agrees with any label.
+      table: out-of-fold predictions; a model that learned from an image agrees with any label.
       classes: all C class names.
 
     Returns:
-      A row per suspect with `COLUMNS`: path, given label, the likeliest other class, the score, 0
-      (surely wrong) to 1, and the probabilities of the label and of that other class.
+      A row per suspect with `COLUMNS`; the score is 0 (surely wrong) to 1.
 
     Raises:
       ValueError: the table has no rows, or fewer than two classes.

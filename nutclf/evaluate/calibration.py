@@ -15,8 +15,6 @@ from nutclf.evaluate.temperature import Confidence, apply_temperature
 TEMPERATURES = (0.05, 20.0)
 """Range searched by `fit_temperature`; its ends stand for "always right" and "knows nothing"."""
 
-_PARTS = 5  # of a table without folds, to measure a temperature on images it was not fitted on
-
 
 def fit_temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
     """The temperature at which held-out probabilities [N, C] explain class ids [N] best.
@@ -25,8 +23,11 @@ def fit_temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
     section 4.2). Fit it on images that the network was neither trained nor will be tested on.
 
     Returns:
-      T within `TEMPERATURES`; above 1 the network was overconfident, below 1 underconfident.
+      T within `TEMPERATURES`; above 1 the network was overconfident, below 1 underconfident. Where
+      no answer is wrong it is 1: likelihood alone would then sharpen without end.
     """
+    if (y_prob.argmax(axis=1) == y_true).all():
+        return 1.0
 
     def loss(log_t: float) -> float:  # over log T, in which halving and doubling are equal steps
         return cross_entropy(apply_temperature(y_prob, math.exp(log_t)), y_true)
@@ -112,13 +113,13 @@ def recalibrate(table: pd.DataFrame, classes: Sequence[str], coverage: float) ->
       coverage: least share of these images to be answered, within (0, 1].
     """
     y_prob, (y_true, _) = probabilities(table, classes), labels(table, classes)
-    folds = table["fold"].to_numpy() if "fold" in table.columns else np.arange(len(table)) % _PARTS
+    folds = table["fold"].to_numpy() if "fold" in table.columns else np.arange(len(table)) % 5
     crossed = np.empty_like(y_prob)
     for fold in np.unique(folds):
         others = folds != fold
-        temperature = _temperature(y_prob[others], y_true[others])
+        temperature = fit_temperature(y_prob[others], y_true[others])
         crossed[~others] = apply_temperature(y_prob[~others], temperature)
-    temperature = _temperature(y_prob, y_true)
+    temperature = fit_temperature(y_prob, y_true)
     sure = apply_temperature(y_prob, temperature).max(axis=1)
     return Recalibration(
         Confidence(temperature, coverage_threshold(sure, coverage), coverage),
@@ -127,9 +128,3 @@ def recalibrate(table: pd.DataFrame, classes: Sequence[str], coverage: float) ->
         expected_calibration_error(y_prob, y_true),
         expected_calibration_error(crossed, y_true),
     )
-
-
-def _temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
-    """1 where no answer is wrong: likelihood alone would then sharpen without end."""
-    all_right = (y_prob.argmax(axis=1) == y_true).all()
-    return 1.0 if all_right else fit_temperature(y_prob, y_true)

@@ -32,9 +32,13 @@ def test_no_image_is_judged_by_a_fit_that_saw_it():
     """The nearest neighbour of an image that was seen is itself; labels here are coin tosses."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(200, 5)), rng.integers(0, 2, 200)
-    judged = judge(KNeighborsClassifier(1), (features, labels), np.arange(200) % 5, features, 2)
+    folds = rng.integers(0, 5, 200)
+    judged = judge(KNeighborsClassifier(1), (features, labels), folds, features, 2)
     assert np.mean(judged.valid.argmax(axis=1) == labels) == 1, "this one saw them all"
     assert np.mean(judged.held_out.argmax(axis=1) == labels) < 0.65
+    out = folds == 2
+    fitted = KNeighborsClassifier(1).fit(features[~out], labels[~out])
+    np.testing.assert_array_equal(judged.held_out[out], fitted.predict_proba(features[out]))
 
 
 def test_a_baseline_repeats_itself_from_its_seed():

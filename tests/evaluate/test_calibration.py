@@ -108,12 +108,12 @@ def test_recalibration_undoes_the_temperature_and_the_error_falls():
 
 
 def test_each_fold_is_measured_with_the_temperature_of_the_others():
-    folds = np.repeat([0, 1], 500)
+    folds = np.repeat([0, 1, 2], [500, 250, 250])
     table, y_prob, y_true = held_out(1000, np.where(folds == 0, 0.5, 2.0), folds)
     found = recalibrate(table, CLASSES, 0.95)
-    of_second = fit_temperature(y_prob[500:], y_true[500:])
-    assert of_second == pytest.approx(0.5, rel=0.1)
-    np.testing.assert_allclose(found.y_prob[:500], apply_temperature(y_prob[:500], of_second))
+    of_others = fit_temperature(y_prob[500:], y_true[500:])
+    assert of_others == pytest.approx(0.5, rel=0.1)
+    np.testing.assert_allclose(found.y_prob[:500], apply_temperature(y_prob[:500], of_others))
     assert found.error_after > found.error_before, "each fold's temperature harms the other"
 
 

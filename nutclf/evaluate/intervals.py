@@ -56,7 +56,7 @@ def bootstrap_difference(
     counts = np.array([only_a, n - only_a - only_b, only_b])
     steps, counts = np.array([-1, 0, 1])[counts > 0], counts[counts > 0]
     # Images of one outcome are interchangeable: drawing how many there are of each is the same as
-    # `scipy.stats.bootstrap(paired=True)` does, in a thousandth of its time and memory.
+    # `scipy.stats.bootstrap(paired=True)`, without its table of n x draws indices.
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
     low, high = np.quantile(drawn @ steps / n, [0.025, 0.975])
     return float(low), float(high)

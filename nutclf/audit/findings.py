@@ -1,31 +1,21 @@
-"""What is wrong with the files of a data set: broken, misnamed, twice there, odd, unbalanced."""
+"""What is wrong with the files of a data set: broken, misnamed, duplicated, odd, unbalanced."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
+
+from PIL import Image
 
 from nutclf.config import SPLITS
 from nutclf.data.duplicates import UPRIGHT, Pair, Seen, find_pairs, leaks_into_test
 from nutclf.data.folder import DataSet
 
-FORMAT_OF = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
 LONGEST_ASPECT = 2.0
 """Beyond it the centred square, which is all that a network sees, is less than half the picture."""
 
 USUAL_SHARE = 0.9
-"""Where so many images have one size, another size is worth a look."""
+"""Where this share of the images has one size, another size is worth a look."""
 
 
 @dataclass(frozen=True)
@@ -38,31 +28,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class FileAudit:
-    """What the files of a data set show without any network.
+    """What the files of a data set show without any network."""
 
-    Attributes:
-      n_images: files, unreadable ones too.
-      classes: in the order of the labels.
-      balance: split -> class -> files.
-      notes: what the listing left out.
-      unreadable: with the reason.
-      mistyped: with what the content is.
-      odd: with what is odd about size, aspect, mode or EXIF orientation; one row an oddity.
-      pairs: files that show the same thing, the likest first.
-    """
-
-    n_images: int
-    classes: tuple[str, ...]
-    balance: dict[str, dict[str, int]]
-    notes: tuple[str, ...]
+    n_images: int  # unreadable ones too
+    classes: tuple[str, ...]  # in the order of the labels
+    balance: dict[str, dict[str, int]]  # split -> class -> files
+    notes: tuple[str, ...]  # what the listing left out
     unreadable: tuple[Finding, ...]
-    mistyped: tuple[Finding, ...]
-    odd: tuple[Finding, ...]
-    pairs: tuple[Pair, ...]
+    mistyped: tuple[Finding, ...]  # the content is of another type than the name says
+    odd: tuple[Finding, ...]  # in size, aspect, mode or EXIF orientation; one row per oddity
+    pairs: tuple[Pair, ...]  # files that show the same thing, the most alike first
 
     @property
     def leaks(self) -> dict[str, str]:
-        """Each test image that train or valid has too, and the likest image there."""
+        """Each test image that train or valid has too, and the most similar image there."""
         return leaks_into_test(self.pairs)
 
     def record(self) -> dict[str, object]:
@@ -75,60 +54,51 @@ class FileAudit:
         return asdict(self) | {"pairs": pairs, "leaks": self.leaks}
 
 
-def audit_files(folder: DataSet, seen: Sequence[Seen], side: int) -> FileAudit:
-    """Judges files that were looked at.
+def audit_files(data: DataSet, seen: Sequence[Seen], side: int) -> FileAudit:
+    """Findings on the files of a data set.
 
     Args:
-      folder: the data set.
-      seen: from `nutclf.data.inspection.inspect`.
+      data: the data set.
+      seen: its files, from `nutclf.data.duplicates.inspect`.
       side: of the square that the network takes, pixels.
     """
     counts = Counter((file.split, file.label) for file in seen)
-    balance = {split: {name: counts[split, name] for name in folder.classes} for split in SPLITS}
+    readable = [file for file in seen if not file.problem]
+    sizes = Counter((file.header.width, file.header.height) for file in readable).most_common(1)
+    usual = [size for size, count in sizes if count >= USUAL_SHARE * len(readable)]
     return FileAudit(
         n_images=len(seen),
-        classes=folder.classes,
-        balance=balance,
-        notes=folder.notes,
+        classes=data.classes,
+        balance={split: {name: counts[split, name] for name in data.classes} for split in SPLITS},
+        notes=data.notes,
         unreadable=tuple(Finding(file.path, file.problem) for file in seen if file.problem),
-        mistyped=_mistyped(seen),
-        odd=_oddities([file for file in seen if not file.problem], side),
+        mistyped=tuple(_mistyped(seen)),
+        odd=tuple(
+            Finding(file.path, what) for file in readable for what in _odd(file, side, usual)
+        ),
         pairs=tuple(find_pairs(seen)),
     )
 
 
-def _mistyped(seen: Sequence[Seen]) -> tuple[Finding, ...]:
-    found = []
+def _mistyped(seen: Sequence[Seen]) -> Iterator[Finding]:
+    types = Image.registered_extensions()
     for file in seen:
-        said = FORMAT_OF[PurePosixPath(file.path).suffix.lower()]
-        if file.header and file.header.format != said:
-            found.append(Finding(file.path, f"{file.header.format}, named as {said}"))
-    return tuple(found)
+        named = types[PurePosixPath(file.path).suffix.lower()]
+        if file.header and file.header.format != named:
+            yield Finding(file.path, f"{file.header.format}, named as {named}")
 
 
-def _oddities(readable: Sequence[Seen], side: int) -> tuple[Finding, ...]:
-    usual = _usual_size(readable)
-    return tuple(Finding(file.path, what) for file in readable for what in _odd(file, side, usual))
-
-
-def _usual_size(readable: Sequence[Seen]) -> tuple[int, int] | None:
-    """The width and height that nearly all images have; None where there is no such size."""
-    sizes = Counter((file.header.width, file.header.height) for file in readable)
-    size, count = sizes.most_common(1)[0] if sizes else (None, 0)
-    return size if count >= USUAL_SHARE * len(readable) else None
-
-
-def _odd(file: Seen, side: int, usual: tuple[int, int] | None) -> list[str]:
+def _odd(file: Seen, side: int, usual: list[tuple[int, int]]) -> Iterator[str]:
     header = file.header
-    size, odd = f"{header.width} x {header.height}", []
-    if min(header.width, header.height) < side:
-        odd.append(f"size {size}: enlarged, the network takes {side} x {side}")
-    if usual and (header.width, header.height) != usual:
-        odd.append(f"size {size}: nearly all others are {usual[0]} x {usual[1]}")
-    if max(header.width, header.height) > LONGEST_ASPECT * min(header.width, header.height):
-        odd.append(f"aspect {size}: the network sees the centred square only")
+    short, long = sorted((header.width, header.height))
+    size = f"{header.width} x {header.height}"
+    if short < side:
+        yield f"size {size}: enlarged, the network takes {side} x {side}"
+    if usual and (header.width, header.height) not in usual:
+        yield f"size {size}: nearly all others are {usual[0][0]} x {usual[0][1]}"
+    if long > LONGEST_ASPECT * short:
+        yield f"aspect {size}: the network sees the centred square only"
     if header.mode != "RGB":
-        odd.append(f"mode {header.mode}: converted to RGB")
+        yield f"mode {header.mode}: converted to RGB"
     if header.orientation != UPRIGHT:
-        odd.append(f"EXIF orientation {header.orientation}: turned upright when read")
-    return odd
+        yield f"EXIF orientation {header.orientation}: turned upright when read"

@@ -1,6 +1,6 @@
 """Two models on the same images: which is right where the other is wrong, and is that luck?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from nutclf.evaluate.intervals import bootstrap_difference
 from nutclf.evaluate.predictions import labels
 
 SIGNIFICANCE = 0.05
-"""Below this p-value `sentence` calls a difference more than luck."""
+"""Below this p-value a difference counts as more than luck."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,7 @@ class Comparison:
     """Model a against model b, image by image.
 
     Attributes:
-      both: images that both call right.
-      only_a: images that only a calls right.
-      only_b: images that only b calls right.
-      neither: images that neither calls right.
+      both, only_a, only_b, neither: images that both, only a, only b or neither call right.
       p_value: McNemar's exact two-sided test of `only_a` against `only_b`; 1.0 if both are 0.
       interval: paired 95% bootstrap interval of `difference`.
     """
@@ -40,16 +37,6 @@ class Comparison:
         return self.both + self.only_a + self.only_b + self.neither
 
     @property
-    def accuracy_a(self) -> float:
-        """Share that a calls right."""
-        return (self.both + self.only_a) / self.n
-
-    @property
-    def accuracy_b(self) -> float:
-        """Share that b calls right."""
-        return (self.both + self.only_b) / self.n
-
-    @property
     def difference(self) -> float:
         """Accuracy of b minus accuracy of a: positive when b is better."""
         return (self.only_b - self.only_a) / self.n
@@ -57,10 +44,10 @@ class Comparison:
     def sentence(self, a: str = "A", b: str = "B") -> str:
         """The comparison in plain words, with `a` and `b` as the models' names."""
         low, high = self.interval
+        right_a, right_b = self.both + self.only_a, self.both + self.only_b
         right = (
-            f"On the same {self.n} images {b} is right on {self.both + self.only_b} "
-            f"({self.accuracy_b:.3f}) and {a} on {self.both + self.only_a} "
-            f"({self.accuracy_a:.3f}): difference {self.difference:+.3f}, "
+            f"On the same {self.n} images {b} is right on {right_b} ({right_b / self.n:.3f}) "
+            f"and {a} on {right_a} ({right_a / self.n:.3f}): difference {self.difference:+.3f}, "
             f"95% interval {low:+.3f} to {high:+.3f}."
         )
         if not self.only_a + self.only_b:
@@ -74,37 +61,34 @@ class Comparison:
         return f"{right} {apart}{b if self.difference > 0 else a} is better by more than luck."
 
 
-def compare(
-    table_a: pd.DataFrame,
-    table_b: pd.DataFrame,
-    classes: Sequence[str],
-    groups: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> Comparison:
-    """Compares two tables of predictions, joined on `path` and never on row order.
-
-    Args:
-      table_a: predictions of the model to beat.
-      table_b: predictions of its rival on the same images, in any order.
-      classes: all class names.
-      groups: path -> group, for images to be redrawn together by the bootstrap. McNemar's test
-        takes every image as independent and is too sure of itself where groups are large.
-      seed: of the bootstrap.
+def compare(table_a: pd.DataFrame, table_b: pd.DataFrame, classes: Sequence[str]) -> Comparison:
+    """Compares the predictions of a model and of its rival, joined on `path`, not on row order.
 
     Raises:
       ValueError: the tables hold different images, an image twice, or another truth for an image.
     """
-    paths, rights = _joined(table_a, table_b, classes)
-    right_a, right_b = rights
+    for name, paths in (("a", table_a["path"]), ("b", table_b["path"])):
+        if (twice := paths[paths.duplicated()]).size:
+            raise ValueError(f"table {name} holds {twice.iloc[0]!r} more than once")
+    if alone := sorted(set(table_a["path"]) ^ set(table_b["path"])):
+        raise ValueError(
+            f"the tables hold different images: {len(alone)} are in one only, such as {alone[0]!r};"
+            " compare predictions of the same split"
+        )
+    a, b = (table.sort_values("path", ignore_index=True) for table in (table_a, table_b))
+    (true_a, pred_a), (true_b, pred_b) = labels(a, classes), labels(b, classes)
+    if (true_a != true_b).any():
+        path = a["path"][int(np.argmax(true_a != true_b))]
+        raise ValueError(f"the tables give {path!r} different true classes")
+    right_a, right_b = pred_a == true_a, pred_b == true_b
     only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
-    members = None if groups is None else [groups[path] for path in paths]
     return Comparison(
         both=int(np.sum(right_a & right_b)),
         only_a=only_a,
         only_b=only_b,
         neither=int(np.sum(~right_a & ~right_b)),
         p_value=mcnemar(only_a, only_b),
-        interval=bootstrap_difference(right_a, right_b, groups=members, seed=seed),
+        interval=bootstrap_difference(only_a, only_b, len(a)),
     )
 
 
@@ -114,28 +98,5 @@ def mcnemar(only_a: int, only_b: int) -> float:
     If neither model were better, each image that just one calls right would fall to either with
     probability 1/2 (Q. McNemar, Psychometrika 12 (1947) 153-157, in its binomial form).
     """
-    if not only_a + only_b:
-        return 1.0
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
-
-
-def _joined(
-    table_a: pd.DataFrame, table_b: pd.DataFrame, classes: Sequence[str]
-) -> tuple[list[str], tuple[np.ndarray, np.ndarray]]:
-    for name, table in (("a", table_a), ("b", table_b)):
-        if table["path"].duplicated().any():
-            twice = table["path"][table["path"].duplicated()].iloc[0]
-            raise ValueError(f"table {name} holds {twice!r} more than once")
-    alone = sorted(set(table_a["path"]) ^ set(table_b["path"]))
-    if alone:
-        raise ValueError(
-            f"the tables hold different images: {len(alone)} are in one only, such as {alone[0]!r};"
-            " compare predictions of the same split"
-        )
-    # Sorted, not in a's order: the seeded bootstrap with groups must not depend on row order.
-    a, b = (table.sort_values("path", ignore_index=True) for table in (table_a, table_b))
-    (true_a, pred_a), (true_b, pred_b) = labels(a, classes), labels(b, classes)
-    if (true_a != true_b).any():
-        path = a["path"][int(np.argmax(true_a != true_b))]
-        raise ValueError(f"the tables give {path!r} different true classes")
-    return list(a["path"]), (pred_a == true_a, pred_b == true_b)
+    discordant = only_a + only_b
+    return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0

@@ -5,8 +5,6 @@ figures drawn in threads and in long studies neither mix nor pile up. Matplotlib
 import: callers import this file where they draw, not at their top.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +25,13 @@ SHADES = ("#f6f9fb", "#a9cbe0", "#3d86b3", "#0d3f5f")
 DASHED = {"linewidth": 1, "linestyle": (0, (4, 3))}
 HEADER = 44
 """Height of the band kept free above the panels, in points."""
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty white figure of `width` by `height` inches."""
+    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def finish(figure: Figure, title: str, detail: str) -> None:
@@ -54,26 +59,19 @@ def quiet_axes(ax: Axes) -> None:
     ax.yaxis.label.set_color(INK)
 
 
-HISTORY = ("epoch", "train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "learning_rate")
-"""Columns that `learning_curves` needs, one row an epoch."""
-
-
 def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Heat map of counts: rows true, columns predicted, shaded by share of the true class.
+    """Heat map of counts [C, C]: rows true, columns predicted, shaded by share of the true class.
 
-    Args:
-      matrix: int [C, C], rows true.
-      classes: C names in the order of the matrix; a class without images is a row of pale zeros.
-      title: printed above the accuracy and its interval.
+    A class without images is a row of pale zeros. The accuracy is printed below the title.
 
     Raises:
-      ValueError: the matrix is no table of counts or does not fit the classes.
+      ValueError: the matrix is no table of counts or does not fit the C classes.
     """
     counts = as_counts(matrix, len(classes))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(3.6 + 0.58 * len(classes), 2.7 + 0.5 * len(classes))
+    figure = blank(3.6 + 0.58 * len(classes), 2.7 + 0.5 * len(classes))
     ax = figure.subplots()
-    # A bar outside the grid, as the later constrained layout would else keep the bar's slot empty.
+    # A bar outside the grid, or the later constrained layout would keep the bar's slot empty.
     bar = {"use_gridspec": False, "shrink": 0.6, "pad": 0.03, "aspect": 24}
     # Seaborn's own tick labels would be parsed as mathematics and measured once more, hence none.
     sns.heatmap(
@@ -84,10 +82,17 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     for text, count in zip(ax.texts, counts.flat, strict=True):
         text.set_fontweight("bold" if count else "normal")
         text.set_color(text.get_color() if count else NOTHING)
-    _name_classes(ax, classes)
-    figure.axes[-1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.axes[-1].tick_params(length=0, labelcolor=MUTED, labelsize=9)
-    figure.axes[-1].set_ylabel("share of the true class", color=MUTED, fontsize=9)
+    middle = np.arange(len(classes)) + 0.5
+    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(middle, classes, parse_math=False, **slant)
+    ax.set_yticks(middle, classes, parse_math=False, rotation=0)
+    ax.set_xlabel("predicted", labelpad=8, color=INK)
+    ax.set_ylabel("true", labelpad=8, color=INK)
+    ax.tick_params(length=0, labelcolor=INK)
+    scale = figure.axes[-1]
+    scale.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    scale.tick_params(length=0, labelcolor=MUTED, labelsize=9)
+    scale.set_ylabel("share of the true class", color=MUTED, fontsize=9)
     finish(figure, title, f"accuracy {Rate(int(np.trace(counts)), int(counts.sum()))}")
     return figure
 
@@ -96,31 +101,32 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Loss, accuracy and learning rate by epoch in three panels, with the kept epoch marked.
 
     Args:
-      history: one row an epoch with the columns of `HISTORY`.
+      history: one row per epoch: `epoch`, `train_loss`, `valid_loss`, `train_accuracy`,
+        `valid_accuracy`, `learning_rate`.
       best_epoch: the epoch whose weights were kept, one of `history["epoch"]`.
-
-    Raises:
-      ValueError: a column is missing, or `best_epoch` is not in the history.
     """
-    missing = [column for column in HISTORY if column not in history.columns]
-    if missing:
-        raise ValueError(f"the history lacks the columns {missing}")
-    if best_epoch not in set(history["epoch"]):
-        raise ValueError(f"best_epoch {best_epoch} is not among {sorted(history['epoch'])}")
     history = history.sort_values("epoch")
     best = history[history["epoch"] == best_epoch].iloc[-1]
-    figure = _figure(12.4, 4.0)
+    line = {"linewidth": 1.9, "marker": "o", "markersize": 3.2}
+    figure = blank(12.4, 4.0)
     panels = figure.subplots(1, 3)
-    for ax, name in zip(panels, ("loss", "accuracy"), strict=False):
-        _curve(ax, history, f"train_{name}", TRAIN, "training")
-        _curve(ax, history, f"valid_{name}", VALID, "validation")
-        _epoch_panel(ax, name, best_epoch)
-        ax.plot(best_epoch, best[f"valid_{name}"], "o", color=BEST, label="kept", zorder=3)
+    for ax, name in zip(panels, ("loss", "accuracy", "learning rate"), strict=True):
+        quiet_axes(ax)
+        ax.set_title(name, loc="left", fontsize=10.5, color=INK)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        if name == "learning rate":
+            ax.plot(history["epoch"], history["learning_rate"], color=VALID, **line)
+            _rate_axis(ax, history["learning_rate"])
+        else:
+            for split, color in (("train", TRAIN), ("valid", VALID)):
+                values = history[f"{split}_{name}"]
+                label = {"train": "training", "valid": "validation"}[split]
+                ax.plot(history["epoch"], values, color=color, label=label, **line)
+            ax.plot(best_epoch, best[f"valid_{name}"], "o", color=BEST, label="kept", zorder=3)
+        ax.axvline(best_epoch, color=BEST, zorder=1, **DASHED)
     panels[0].set_ylim(bottom=0)
     panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _curve(panels[2], history, "learning_rate", VALID, "learning rate")
-    _epoch_panel(panels[2], "learning rate", best_epoch)
-    _rate_axis(panels[2], history["learning_rate"])
     entries = panels[0].get_legend_handles_labels()
     figure.legend(*entries, loc="upper right", ncols=3, frameon=False, labelcolor=INK)
     kept = f"validation loss {best['valid_loss']:.3f}, accuracy {best['valid_accuracy']:.3f}"
@@ -128,21 +134,27 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     return figure
 
 
+def _rate_axis(ax: Axes, rates: pd.Series) -> None:
+    """Logarithmic where the rate falls tenfold or more; from 0 up otherwise."""
+    if rates.min() > 0 and rates.max() >= 10 * rates.min():
+        ax.set_yscale("log")
+        ax.minorticks_off()
+    else:
+        ax.set_ylim(0, 1.1 * rates.max() or 1)
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+
+
 def reliability_figure(
     y_prob: np.ndarray, y_true: np.ndarray, title: str, bins: int = 10
 ) -> Figure:
     """Accuracy against confidence with 95% intervals, above the number of images in each bin.
 
-    Args:
-      y_prob: probabilities [N, C].
-      y_true: class ids, int [N].
-      title: printed above the expected calibration error.
-      bins: equal-width bins of the confidence.
+    Of probabilities [N, C] and class ids [N]; the calibration error is printed below the title.
     """
     table = reliability_table(y_prob, y_true, bins)
     filled = table[table["n"] > 0]
     ends = [wilson(int(right), int(n)) for right, n in filled[["right", "n"]].to_numpy()]
-    figure = _figure(5.6, 6.0)
+    figure = blank(5.6, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     upper.axline((0, 0), (1, 1), color=MUTED, label="ideal", **DASHED)
     upper.vlines(filled["confidence"], *np.transpose(ends), VALID, alpha=0.35, linewidth=3)
@@ -157,42 +169,3 @@ def reliability_figure(
     error = expected_calibration_error(y_prob, y_true, bins)
     finish(figure, title, f"expected calibration error {error:.3f} on {len(y_true)} images")
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
-    middle = np.arange(len(classes)) + 0.5
-    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(middle, classes, parse_math=False, **slant)
-    ax.set_yticks(middle, classes, parse_math=False, rotation=0)
-    ax.set_xlabel("predicted", labelpad=8, color=INK)
-    ax.set_ylabel("true", labelpad=8, color=INK)
-    ax.tick_params(length=0, labelcolor=INK)
-
-
-def _curve(ax: Axes, history: pd.DataFrame, column: str, color: str, label: str) -> None:
-    line = {"linewidth": 1.9, "marker": "o", "markersize": 3.2}
-    ax.plot(history["epoch"], history[column], color=color, label=label, **line)
-
-
-def _epoch_panel(ax: Axes, name: str, best_epoch: int) -> None:
-    quiet_axes(ax)
-    ax.set_title(name, loc="left", fontsize=10.5, color=INK)
-    ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    ax.axvline(best_epoch, color=BEST, zorder=1, **DASHED)
-
-
-def _rate_axis(ax: Axes, rates: pd.Series) -> None:
-    """Logarithmic where the rate falls tenfold or more; from 0 up otherwise."""
-    if rates.min() > 0 and rates.max() >= 10 * rates.min():
-        ax.set_yscale("log")
-        ax.minorticks_off()
-    else:
-        ax.set_ylim(0, 1.1 * rates.max() or 1)
-    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -13,63 +13,48 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from nutclf.evaluate.predictions import labels, probabilities
 from nutclf.evaluate.temperature import EPSILON
 
-_SCORES = ("precision", "recall", "f1")
-
 
 def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
     """Every metric of a table of predictions, each finite and ready to log.
 
     Args:
-      table: from `prediction_table`, at least one row.
-      classes: all C class names, those that the table's truth lacks too.
+      table: from `prediction_table`.
+      classes: all C class names, including those without an image in the table.
 
     Returns:
       `accuracy`, `top3_accuracy`, `loss` (mean cross-entropy in nats, clipped as Keras does);
       `macro_*`, the plain mean over the classes present in the truth, and `weighted_*`, weighted by
       their images, of precision, recall and f1; and `precision/<class>`, `recall/<class>`,
-      `f1/<class>` for all C classes. A ratio without a denominator is 0: so reads a class without
-      an image, which is why `macro_*` leaves it out; `absent_classes` names it.
-    """
-    y_true, y_pred = labels(table, classes)
-    y_prob = probabilities(table, classes)
-    report = class_report(table, classes)
-    present = report[report["support"] > 0]
-    ranked = np.argsort(-y_prob, axis=1, kind="stable")  # ties as argmax breaks them: lower id
-    metrics = {
-        "accuracy": float(np.mean(y_true == y_pred)),
-        "top3_accuracy": float(np.mean((ranked[:, :3] == y_true[:, None]).any(axis=1))),
-        "loss": cross_entropy(y_prob, y_true),
-    }
-    for score in _SCORES:
-        metrics[f"macro_{score}"] = float(present[score].mean())
-        metrics[f"weighted_{score}"] = float(np.average(present[score], weights=present["support"]))
-        metrics |= {f"{score}/{name}": float(value) for name, value in report[score].items()}
-    return metrics
-
-
-def class_report(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Precision, recall, f1 and support by class: C rows indexed by class name, in class order.
+      `f1/<class>` for all C classes, 0 where the denominator is.
 
     Raises:
       ValueError: the table has no rows.
     """
     if not len(table):
         raise ValueError("the table of predictions has no rows, so there is nothing to measure")
-    y_true, y_pred = labels(table, classes)
-    columns = precision_recall_fscore_support(
+    (y_true, y_pred), y_prob = labels(table, classes), probabilities(table, classes)
+    # Ties go to the lower id, as in argmax; `top_k_accuracy_score` gives them to the higher one.
+    ranked = np.argsort(-y_prob, axis=1, kind="stable")
+    metrics = {
+        "accuracy": float(np.mean(y_true == y_pred)),
+        "top3_accuracy": float(np.mean((ranked[:, :3] == y_true[:, None]).any(axis=1))),
+        "loss": cross_entropy(y_prob, y_true),
+    }
+    *scores, support = precision_recall_fscore_support(
         y_true, y_pred, labels=range(len(classes)), zero_division=0
     )
-    return pd.DataFrame(dict(zip((*_SCORES, "support"), columns, strict=True)), index=list(classes))
-
-
-def absent_classes(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-    """Classes without an image in this table; recall says nothing of them, macro skips them."""
-    present = set(table["y_true"])
-    return [name for name in classes if name not in present]
+    for name, values in zip(("precision", "recall", "f1"), scores, strict=True):
+        metrics[f"macro_{name}"] = float(values[support > 0].mean())
+        metrics[f"weighted_{name}"] = float(np.average(values, weights=support))
+        metrics |= {f"{name}/{c}": float(v) for c, v in zip(classes, values, strict=True)}
+    return metrics
 
 
 def cross_entropy(y_prob: np.ndarray, y_true: np.ndarray) -> float:
-    """Mean negative log-likelihood in nats of class ids [N] under probabilities [N, C]."""
+    """Mean negative log-likelihood in nats of class ids [N] under probabilities [N, C].
+
+    Not `sklearn.metrics.log_loss`, which clips at 2e-16 and warns of rows rounded to float32.
+    """
     of_truth = np.asarray(y_prob, dtype=np.float64)[np.arange(len(y_true)), y_true]
     return float(-np.log(np.clip(of_truth, EPSILON, 1 - EPSILON)).mean())
 
@@ -83,11 +68,9 @@ def confusion(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
 
 
 def check_consistent(matrix: np.ndarray, accuracy: float) -> None:
-    """Holds a confusion matrix against the accuracy that the network itself reported.
+    """Raises `ValueError` unless trace/n is the accuracy that the network itself reported, to 1e-6.
 
-    Raises:
-      ValueError: trace/n and `accuracy` differ by more than 1e-6 (or `accuracy` is not a number):
-        predictions were paired with the labels of other images, so every figure made of them lies.
+    Otherwise predictions were paired with the labels of other images, and every figure is wrong.
     """
     counts = as_counts(matrix)
     diagonal = np.trace(counts) / counts.sum()
@@ -106,17 +89,19 @@ def confusion_record(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, li
 def as_counts(matrix: np.ndarray, n_classes: int | None = None) -> np.ndarray:
     """Any confusion matrix as int64 [C, C].
 
-    Raises:
-      ValueError: it is not square, not of `n_classes`, not whole counts of 0 or more, or all zero.
+    Raises `ValueError` unless it is square, of `n_classes`, and whole counts that are not all zero.
     """
     given = np.asarray(matrix)
     size = len(given) if n_classes is None else n_classes
-    if given.ndim != 2 or given.shape != (size, size):
+    if given.shape != (size, size) or given.dtype.kind not in "iuf":
         raise ValueError(
-            f"the confusion matrix is {list(given.shape)}; it must be [{size}, {size}]"
+            f"the confusion matrix is {given.dtype} {list(given.shape)}; it must be "
+            f"[{size}, {size}], of numbers"
         )
-    if given.dtype.kind not in "iuf" or not np.array_equal(given, np.floor(given)):
-        raise ValueError("a confusion matrix holds whole counts; pass it before normalising")
-    if (given < 0).any() or not np.isfinite(given).all() or not given.any():
-        raise ValueError("a confusion matrix holds counts of 0 or more, and at least one image")
-    return given.astype(np.int64)
+    counts = given.astype(np.int64)
+    if not np.array_equal(counts, given) or (counts < 0).any() or not counts.any():
+        raise ValueError(
+            "a confusion matrix holds whole counts of 0 or more, and at least one image; pass it "
+            "before normalising"
+        )
+    return counts

@@ -1,55 +1,45 @@
 """Answers worth looking at: the mistakes that a model was surest of, and what it got right."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
-from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
 from nutclf.evaluate.predictions import classes_of, probabilities
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
-_WARM = np.array((255, 96, 32))
+if TYPE_CHECKING:  # matplotlib is imported where something is drawn
+    from matplotlib.figure import Figure
+
+    from nutclf.evaluate.contact_sheet import Tile
+
+_WARM = (255, 96, 32)
 _COVER = 0.7  # of the grey picture by the colour, where the heat is 1
 
 
 def spotlight(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lays a coarse map over a picture.
+    """A picture, uint8 RGB [S, S, 3], in grey, with the heat, float [h, w] in 0..1, as a colour.
 
-    Args:
-      pixels: uint8 RGB [S, S, 3].
-      heat: float [h, w], 0 to 1; enlarged to the picture, smoothly.
-
-    Returns:
-      uint8 RGB [S, S, 3]: grey where the heat is 0. A colour is seen on dark pictures and on bright
-      ones, which brightness is not.
+    A colour is seen on dark pictures and on bright ones, which brightness is not.
     """
-    height, width = pixels.shape[:2]
-    coarse = Image.fromarray(np.asarray(heat, np.float32))
-    fine = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    share = _COVER * np.clip(fine, 0, 1)[..., None]
-    grey = (pixels @ np.array(_GREY))[..., None]
-    return np.rint((1 - share) * grey + share * _WARM).astype(np.uint8)
+    grey = Image.fromarray(pixels).convert("L").convert("RGB")
+    coarse = Image.fromarray(np.rint(255 * np.asarray(heat)).astype(np.uint8))
+    mask = coarse.resize(grey.size, Image.Resampling.BICUBIC).point(lambda value: _COVER * value)
+    return np.asarray(Image.composite(Image.new("RGB", grey.size, _WARM), grey, mask))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said of one image.
+    """What a model said of one image."""
 
-    Attributes:
-      path: of the image, relative to the data set's folder.
-      y_true: its class.
-      y_pred: the class that was answered.
-      confidence: the probability of that class, [0, 1].
-    """
-
-    path: str
+    path: str  # relative to the data set's folder
     y_true: str
     y_pred: str
-    confidence: float
+    confidence: float  # the probability of `y_pred`, [0, 1]
 
     @property
     def right(self) -> bool:
@@ -58,78 +48,58 @@ class Answer:
 
 
 def worst_mistakes(table: pd.DataFrame, n: int) -> list[Answer]:
-    """The `n` wrong answers with the most confidence, the surest first.
-
-    Args:
-      table: from `nutclf.evaluate.predictions.prediction_table`.
-      n: at most.
-    """
-    rows = _surest_first(table)
-    return _answers(rows[rows["y_true"] != rows["y_pred"]].head(n))
+    """At most `n` wrong answers of a table of predictions, the surest first."""
+    return [answer for answer in _surest_first(table) if not answer.right][:n]
 
 
 def surest_hits(table: pd.DataFrame, n: int) -> list[Answer]:
-    """At most `n` right answers, the surest first; each class has its turn before one comes again.
+    """At most `n` right answers of a table of predictions: of each class the surest, then the next.
 
-    Args:
-      table: from `nutclf.evaluate.predictions.prediction_table`.
-      n: at most.
+    Within one such round the surest comes first.
     """
-    rows = _surest_first(table)
-    right = rows[rows["y_true"] == rows["y_pred"]]
-    turn = right.groupby("y_true").cumcount().to_numpy()
-    return _answers(right.iloc[np.argsort(turn, kind="stable")].head(n))
+    right = [answer for answer in _surest_first(table) if answer.right]
+    kinds = pd.Series([answer.y_true for answer in right], dtype=object)
+    turn = kinds.groupby(kinds).cumcount()
+    return [right[i] for i in np.argsort(turn, kind="stable")[:n]]
 
 
-def _surest_first(table: pd.DataFrame) -> pd.DataFrame:
-    """Equal confidences stand in the order of their paths: the same table, the same picture."""
+def _surest_first(table: pd.DataFrame) -> list[Answer]:
+    """Equal confidences in the order of their paths: the same table gives the same picture."""
     confidence = probabilities(table, classes_of(table)).max(axis=1, initial=0)
     rows = table[["path", "y_true", "y_pred"]].assign(confidence=confidence)
-    return rows.sort_values(["confidence", "path"], ascending=[False, True])
-
-
-def _answers(rows: pd.DataFrame) -> list[Answer]:
+    rows = rows.sort_values(["confidence", "path"], ascending=[False, True])
     return [Answer(*row) for row in rows.itertuples(index=False, name=None)]
 
 
 def mistakes_sheet(shown: Sequence[tuple[Answer, np.ndarray]], title: str, detail: str) -> Figure:
-    """The mistakes in their order, each with its picture.
+    """The mistakes in their order, each with its picture, uint8 RGB [S, S, 3]."""
+    from nutclf.evaluate.contact_sheet import Section, contact_sheet
 
-    Args:
-      shown: each answer with its picture, uint8 RGB [S, S, 3].
-      title, detail: the header's two lines.
-    """
-    tiles = [(_tile(answer, pixels, number),) for number, (answer, pixels) in enumerate(shown, 1)]
-    heading = "The surest wrong answers first"
-    return contact_sheet([Section(heading, "There are none.", tiles)], title, detail)
+    tiles = [(_tile(answer, pixels, f"{i}   "),) for i, (answer, pixels) in enumerate(shown, 1)]
+    section = Section("The surest wrong answers first", "There are none.", tiles)
+    return contact_sheet([section], title, detail)
 
 
 def gradcam_sheet(
     shown: Sequence[tuple[Answer, np.ndarray, np.ndarray]], title: str, detail: str
 ) -> Figure:
-    """Wrong and right answers, beside each picture what spoke for the answer.
+    """Wrong and right answers, each with its picture and beside it its heat (see `spotlight`)."""
+    from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
 
-    Args:
-      shown: each answer with its picture, uint8 RGB [S, S, 3], and its map, float [h, w], 0 to 1.
-      title, detail: the header's two lines.
-    """
-    wrong = [_pair(*each) for each in shown if not each[0].right]
-    right = [_pair(*each) for each in shown if each[0].right]
+    pairs = {True: [], False: []}
+    for answer, pixels, heat in shown:
+        lit = Tile(spotlight(pixels, heat), f"what says {answer.y_pred}", "", "", alarming=False)
+        pairs[answer.right].append((_tile(answer, pixels), lit))
     sections = [
-        Section("Wrong answers, the surest first", "There are none.", wrong),
-        Section("Right answers, the surest of each class", "There are none.", right),
+        Section("Wrong answers, the surest first", "There are none.", pairs[False]),
+        Section("Right answers, the surest of each class", "There are none.", pairs[True]),
     ]
     return contact_sheet(sections, title, detail)
 
 
-def _pair(answer: Answer, pixels: np.ndarray, heat: np.ndarray) -> tuple[Tile, Tile]:
-    said = f"what says {answer.y_pred}"
-    lit = Tile(spotlight(pixels, heat), said, "", "", alarming=False)
-    return _tile(answer, pixels), lit
+def _tile(answer: Answer, pixels: np.ndarray, number: str = "") -> Tile:
+    from nutclf.evaluate.contact_sheet import Tile
 
-
-def _tile(answer: Answer, pixels: np.ndarray, number: int | None = None) -> Tile:
-    sure = f"{answer.confidence:.3f}"
-    badge = sure if number is None else f"{number}   {sure}"
+    badge = f"{number}{answer.confidence:.3f}"
     is_, said = f"is {answer.y_true}", f"said {answer.y_pred}"
     return Tile(pixels, is_, said, answer.path, badge, alarming=not answer.right)

@@ -1,4 +1,4 @@
-"""The one table of predictions: every row carries its image, its true class and its probabilities.
+"""The table of predictions: each row carries its image's path, true class and probabilities.
 
 Metrics, comparisons and figures read this table and nothing else, so no code pairs two sequences by
 the order in which a loader happened to give them.
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 IDENTITY = ("path", "y_true", "y_pred", "fold")
-"""Columns that are not classes; `fold` is there for cross-validated predictions only."""
+"""Columns that are not classes; only cross-validated predictions have `fold`."""
 
 
 def prediction_table(
@@ -25,7 +25,7 @@ def prediction_table(
     """Builds the table from one pass over the images.
 
     Args:
-      paths: one distinct path an image, [N].
+      paths: one distinct path per image, [N].
       y_true: class ids 0..C-1, int [N], in the order of `paths`.
       y_prob: class probabilities, float [N, C]; each row sums to 1 within 1e-3.
       classes: C distinct class names in the model's own order.
@@ -33,33 +33,38 @@ def prediction_table(
 
     Returns:
       N rows in the order given: `path`, `y_true` and `y_pred` (class names; `y_pred` is the argmax,
-      the first class on a tie), `fold` where given, then one float64 column a class, by its name.
+      the first class on a tie), `fold` where given, then one float64 column per class.
 
     Raises:
-      ValueError: lengths differ, a path or a class comes twice, a label is no class id, or a row of
-        `y_prob` is not a finite distribution; the message names which and where.
+      ValueError: lengths differ, a path or a class is repeated, a label is no class id, or a row of
+        `y_prob` is no distribution; the message names which and where.
     """
-    names, files = _class_names(classes), _distinct([str(path) for path in paths], "path")
-    truth, prob = _class_ids(y_true, len(names)), _distributions(y_prob, len(names))
-    _same_length(paths=files, y_true=truth, y_prob=prob)
+    names, files = _class_names(classes), _unique([str(path) for path in paths], "path")
+    truth, prob = np.asarray(y_true), np.asarray(y_prob, dtype=np.float64)
+    _check_values(truth, prob, len(names))
+    held_out = {} if fold is None else {"fold": np.asarray(fold, dtype=np.int64)}
+    columns = {"paths": files, "y_true": truth, "y_prob": prob} | held_out
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"lengths differ: {lengths}")
     label = np.array(names, dtype=object)
-    head = {"path": files, "y_true": label[truth], "y_pred": label[prob.argmax(axis=1)]}
-    if fold is not None:
-        _same_length(paths=files, fold=fold)
-        head["fold"] = np.asarray(fold, dtype=np.int64)
-    return pd.DataFrame(head | {name: prob[:, i] for i, name in enumerate(names)})
+    head = {
+        "path": files,
+        "y_true": label[truth.astype(np.int64)],
+        "y_pred": label[prob.argmax(axis=1)],
+    }
+    return pd.DataFrame(head | held_out | dict(zip(names, prob.T, strict=True)))
 
 
 def classes_of(table: pd.DataFrame) -> list[str]:
-    """Class names of a table in the model's order: every column that is not an identity column."""
+    """Class names of a table in the model's order."""
     return [column for column in table.columns if column not in IDENTITY]
 
 
 def labels(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted class ids of a table, two int64 [N], counted in the order of `classes`.
+    """True and predicted class ids of a table, two int64 [N], numbered in the order of `classes`.
 
-    Raises:
-      ValueError: the table names a class that is not in `classes`.
+    Raises `ValueError` when the table names a class that is not in `classes`.
     """
     ids = {name: i for i, name in enumerate(_class_names(classes))}
     unknown = sorted((set(table["y_true"]) | set(table["y_pred"])) - set(ids))
@@ -71,8 +76,7 @@ def labels(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.
 def probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """Class probabilities of a table, float64 [N, C], columns in the order of `classes`.
 
-    Raises:
-      ValueError: the table's class columns are not exactly `classes` (their order is free).
+    Raises `ValueError` when the table's class columns are not exactly `classes`, in any order.
     """
     names = _class_names(classes)
     if set(names) != set(classes_of(table)):
@@ -81,10 +85,8 @@ def probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
 
 
 def write_predictions(table: pd.DataFrame, path: str | PathLike) -> None:
-    """Writes the table as UTF-8 CSV; numbers as their shortest exact form, every text quoted.
-
-    Quoting all text keeps commas, quotes and line breaks within paths and class names.
-    """
+    """Writes the table as UTF-8 CSV: numbers in their shortest exact form, all text quoted."""
+    # Quotes keep commas, quotes and line breaks within paths and class names.
     table.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 
@@ -99,48 +101,32 @@ def read_predictions(path: str | PathLike) -> pd.DataFrame:
     return table.astype({column: types.get(column, np.float64) for column in table.columns})
 
 
-def _distinct(values: list[str], what: str) -> list[str]:
-    seen: set[str] = set()
-    twice = [value for value in values if value in seen or seen.add(value)]
-    if twice:
-        raise ValueError(f"{what} {twice[0]!r} comes more than once; each must be unique")
+def _unique(values: list[str], what: str) -> list[str]:
+    index = pd.Index(values, dtype=object)
+    if index.has_duplicates:
+        twice = index[index.duplicated()][0]
+        raise ValueError(f"{what} {twice!r} comes more than once; each must be unique")
     return values
 
 
 def _class_names(classes: Sequence[str]) -> list[str]:
-    names = _distinct(list(classes), "class")
-    taken = [name for name in names if name in IDENTITY or not name]
-    if taken or not names:
+    names = _unique(list(classes), "class")
+    if not names or not all(names) or set(names) & set(IDENTITY):
         raise ValueError(f"classes are {names}; at least one, none empty, none of {IDENTITY}")
     return names
 
 
-def _class_ids(y_true: np.ndarray, n_classes: int) -> np.ndarray:
-    ids = np.asarray(y_true)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise ValueError(f"y_true is {ids.dtype} {list(ids.shape)}; it must be integers [N]")
-    outside = ids[(ids < 0) | (ids >= n_classes)]
+def _check_values(truth: np.ndarray, prob: np.ndarray, n_classes: int) -> None:
+    if truth.ndim != 1 or (truth.size and truth.dtype.kind not in "iu"):
+        raise ValueError(f"y_true is {truth.dtype} {list(truth.shape)}; it must be integers [N]")
+    outside = truth[(truth < 0) | (truth >= n_classes)]
     if outside.size:
         raise ValueError(f"y_true holds {outside[0]}; class ids run from 0 to {n_classes - 1}")
-    return ids.astype(np.int64)
-
-
-def _distributions(y_prob: np.ndarray, n_classes: int) -> np.ndarray:
-    prob = np.asarray(y_prob, dtype=np.float64)
     if prob.ndim != 2 or prob.shape[1] != n_classes:
         raise ValueError(f"y_prob is {list(prob.shape)}; it must be [N, {n_classes}]")
-    if not np.isfinite(prob).all():
-        row = int(np.argmin(np.isfinite(prob).all(axis=1)))
-        raise ValueError(f"y_prob row {row} is not finite: {prob[row]}")
-    total = prob.sum(axis=1)
-    wrong = (np.abs(total - 1) > 1e-3) | (prob < 0).any(axis=1)
+    wrong = ~(np.abs(prob.sum(axis=1) - 1) <= 1e-3) | (prob < 0).any(axis=1)  # NaN is wrong too
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(f"y_prob row {row} is no distribution: it sums to {total[row]:.6g}")
-    return prob
-
-
-def _same_length(**columns: Sequence) -> None:
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"lengths differ: {lengths}")
+        raise ValueError(
+            f"y_prob row {row} is no distribution: it sums to {prob[row].sum():.6g}, {prob[row]}"
+        )

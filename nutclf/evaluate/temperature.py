@@ -14,14 +14,10 @@ EPSILON = 1e-7
 
 
 def apply_temperature(y_prob: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log p / T), float64 [N, C]; never changes which class comes first.
+    """softmax(log p / T) of probabilities [N, C], float64; never changes which class comes first.
 
-    Args:
-      y_prob: probabilities [N, C], clipped at 1e-7 from below, as in the loss.
-      temperature: T > 0; 1 changes nothing, more flattens, less sharpens.
-
-    Raises:
-      ValueError: temperature is not above 0.
+    T is above 0 (else `ValueError`): 1 changes nothing, more flattens, less sharpens. Probabilities
+    are clipped at 1e-7 from below, as in the loss.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature is {temperature}; it must be above 0 and finite")
@@ -32,23 +28,17 @@ def apply_temperature(y_prob: np.ndarray, temperature: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How the probabilities of a model are to be read; kept in its metadata.
+    """How the probabilities of a model are to be read; kept in its metadata."""
 
-    Attributes:
-      temperature: above 0; 1 leaves the probabilities as they are.
-      threshold: the least confidence that is an answer, [0, 1]; 0 answers everything.
-      coverage: share of held-out images that the threshold was chosen to answer, (0, 1].
-    """
-
-    temperature: float = 1.0
-    threshold: float = 0.0
-    coverage: float = 1.0
+    temperature: float = 1.0  # above 0; 1 leaves the probabilities as they are
+    threshold: float = 0.0  # the least confidence that is an answer, [0, 1]; 0 answers everything
+    coverage: float = 1.0  # share of held-out images that the threshold answers, (0, 1]
 
     @classmethod
     def of(cls, metadata: Mapping[str, object]) -> "Confidence":
-        """What a model's metadata say; models of before there was any are taken at their word."""
+        """From a model's metadata; older models have none, and get the defaults."""
         return cls(**{name: metadata[name] for name in asdict(cls()) if name in metadata})
 
     def calibrated(self, y_prob: np.ndarray) -> np.ndarray:
-        """Probabilities as they are told to people, float64 [N, C]."""
+        """Probabilities as people are shown them, float64 [N, C]."""
         return apply_temperature(y_prob, self.temperature)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nutclf.audit.findings import FORMAT_OF, audit_files
+from nutclf.audit.findings import audit_files
 from nutclf.data.duplicates import inspect
 from nutclf.data.folder import IMAGE_EXTENSIONS, scan
 
@@ -18,9 +18,9 @@ def spoiled(nuts, tmp_path):
     return shutil.copytree(nuts, tmp_path / "nuts")
 
 
-def audit(root, side=96):
-    folder = scan(root)
-    return audit_files(folder, inspect(folder), side)
+def audit(root):
+    data = scan(root)
+    return audit_files(data, inspect(data), side=96)
 
 
 def found(findings):
@@ -47,13 +47,10 @@ def test_a_broken_file_is_unreadable_and_nothing_else(spoiled):
     assert (spoilt.mistyped, spoilt.odd) == ((), ())
 
 
-def test_a_jpeg_named_png_is_mistyped(spoiled):
+def test_a_jpeg_named_png_is_mistyped_and_every_name_that_is_read_says_a_format(spoiled):
     noise().save(spoiled / "valid/pecans/0.png", format="JPEG")
     assert found(audit(spoiled).mistyped) == {"valid/pecans/0.png": "JPEG, named as PNG"}
-
-
-def test_every_name_that_is_read_says_a_format():
-    assert set(FORMAT_OF) == IMAGE_EXTENSIONS
+    assert set(Image.registered_extensions()) >= IMAGE_EXTENSIONS
 
 
 @pytest.mark.parametrize(
@@ -77,7 +74,7 @@ def test_where_sizes_differ_anyway_none_is_odd(spoiled):
     assert audit(spoiled).odd == ()
 
 
-def test_a_mode_and_a_turn_are_odd(spoiled):
+def test_a_mode_and_a_rotation_are_odd(spoiled):
     Image.effect_noise((96, 96), 90).save(spoiled / "train/almonds/0.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -86,21 +83,6 @@ def test_a_mode_and_a_turn_are_odd(spoiled):
         "train/almonds/0.png": "mode L: converted to RGB",
         "train/almonds/1.png": "EXIF orientation 6: turned upright when read",
     }
-
-
-def test_balance_counts_the_files_of_each_class_and_split(spoiled):
-    (spoiled / "train/pecans/0.png").unlink()
-    balance = audit(spoiled).balance
-    assert balance["train"] == {"almonds": 8, "pecans": 7, "walnuts": 8}
-    assert balance["test"] == {"almonds": 4, "pecans": 4, "walnuts": 4}
-
-
-def test_a_copy_of_a_training_image_leaks_into_test(spoiled):
-    shutil.copy(spoiled / "train/pecans/0.png", spoiled / "test/walnuts/copy.png")
-    leaky = audit(spoiled)
-    assert leaky.leaks == {"test/walnuts/copy.png": "train/pecans/0.png"}
-    (pair,) = leaky.pairs
-    assert (pair.across_splits, pair.labels_disagree) == (True, True)
 
 
 def test_the_record_is_json_and_holds_everything(spoiled):
@@ -113,4 +95,4 @@ def test_the_record_is_json_and_holds_everything(spoiled):
     (pair,) = record["pairs"]
     assert pair["labels"] == ["pecans", "walnuts"]
     assert pair["labels_disagree"] is pair["across_splits"] is pair["equal_bytes"] is True
-    assert record["balance"]["train"]["walnuts"] == 8
+    assert record["balance"]["test"] == {"almonds": 4, "pecans": 4, "walnuts": 5}

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nutclf.audit.images import SHOWN, audit_images, audit_lines
+from nutclf.audit.images import SHOWN, audit_folder, audit_images, audit_lines, check_same_data
 from nutclf.data.source import resolve
 from nutclf.errors import UserError
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.search.places import Places
 from nutclf.track.evaluation import write_evaluation
-from nutclf.track.runs import study_run, trial_run
+from nutclf.track.runs import Run, study_run, trial_run
+from nutclf.train.feature_store import FeatureStore
 
 DATA, WEIGHTS = os.environ.get("NUTCLF_DATA"), os.environ.get("NUTCLF_WEIGHTS")
 FILES = {"audit.json", "contact_sheet.png", "suspects.csv"}
@@ -25,8 +25,8 @@ WRONG = "train/almonds/wrong.png"
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
-    """A study of the network that ships with the package: nothing has to be had from elsewhere."""
-    return replace(tiny_config, name="audited", backbone="mobilenetv2-drawn")
+    """A study of the network whose weights ship with the package."""
+    return replace(tiny_config, name="audited", backbone="mobilenetv2", image_size=96)
 
 
 @pytest.fixture(scope="module")
@@ -41,59 +41,51 @@ def spoiled(nuts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    return tmp_path_factory.mktemp("features")
+    return FeatureStore(tmp_path_factory.mktemp("features"), 10**8)
 
 
 @pytest.fixture(scope="module")
 def audited(config, spoiled, features, migrated, copy_store, tmp_path_factory):
     """The store after an audit, and the audit."""
     store = copy_store(migrated, tmp_path_factory.mktemp("audited") / "store")
-    return store, audit_images(config, spoiled, Places(store, features, 10**8), print)
+    return store, audit_images(config, spoiled, store, features, print)
 
 
-def test_the_wrong_label_is_the_first_suspect(audited):
-    _, audit = audited
-    first = audit.labels.suspects.iloc[0]
+def test_the_wrong_label_is_the_first_suspect_and_no_label_of_test_is_judged(audited):
+    labels = audited[1].labels
+    first = labels.suspects.iloc[0]
     assert (first.path, first.label, first.looks_like) == (WRONG, "almonds", "pecans")
-    assert audit.labels.judged_by.endswith("frozen mobilenetv2-drawn features, 5 folds")
+    assert labels.judged_by.endswith("frozen mobilenetv2 features, 5 folds")
+    assert labels.n_images == 3 * 8 - 1 + 3 * 4
+    assert not labels.suspects["path"].str.startswith("test/").any()
 
 
-def test_labels_of_train_and_valid_are_judged_and_never_those_of_test(audited):
-    _, audit = audited
-    assert audit.labels.n_images == 3 * 8 - 1 + 3 * 4
-    assert not audit.labels.suspects["path"].str.startswith("test/").any()
-
-
-def test_all_of_it_is_kept_with_the_study_and_in_the_store(audited, config):
+def test_all_of_it_is_kept_with_the_study_and_in_the_store(audited, spoiled):
     store, audit = audited
     assert audit.copy == store.folder / "audit" / "audited"
     assert {path.name for path in audit.copy.iterdir()} == FILES
-    client = store.client()
-    (parent,) = client.search_runs([store.experiment_id("nutclf")])
-    assert (parent.data.tags["study_name"], parent.data.tags["kind"]) == (config.name, "study")
-    kept = {file.path for file in client.list_artifacts(parent.info.run_id, "audit")}
+    (parent,) = store.client().search_runs([store.experiment_id("nutclf")])
+    tags = parent.data.tags
+    assert (tags["study_name"], tags["kind"]) == ("audited", "study")
+    assert (parent.info.status, tags["data_fingerprint"]) == ("FINISHED", spoiled.data.fingerprint)
+    kept = {file.path for file in store.client().list_artifacts(parent.info.run_id, "audit")}
     assert kept == {f"audit/{name}" for name in FILES}
 
 
-def test_the_json_holds_every_finding(audited, spoiled):
-    _, audit = audited
+def test_the_json_and_the_table_hold_every_finding(audited, spoiled):
+    audit = audited[1]
     record = json.loads((audit.copy / "audit.json").read_text(encoding="utf-8"))
     assert record["leaks"] == {"test/walnuts/9.png": "train/walnuts/3.png"}
     assert [found["path"] for found in record["unreadable"]] == ["train/walnuts/0.png"]
     assert record["label_suspects"]["suspects"][0]["path"] == WRONG
     assert record["data_fingerprint"] == spoiled.data.fingerprint
     assert record["balance"]["train"] == {"almonds": 9, "pecans": 7, "walnuts": 8}
-
-
-def test_the_table_reads_back(audited):
-    _, audit = audited
     table = pd.read_csv(audit.copy / "suspects.csv")
     pd.testing.assert_frame_equal(table, audit.labels.suspects, check_dtype=False)
 
 
-def test_the_contact_sheet_shows_the_suspect_and_both_sides_of_the_leak(audited, spoiled):
-    _, audit = audited
-    with Image.open(audit.copy / "contact_sheet.png") as sheet:
+def test_the_contact_sheet_shows_the_suspect_and_both_sides_of_the_leak(audited):
+    with Image.open(audited[1].copy / "contact_sheet.png") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     shades = pixels - pixels.mean(axis=2, keepdims=True)
     for channel, least in ((1, 1), (2, 2)):  # pecans are green, walnuts blue
@@ -101,43 +93,19 @@ def test_the_contact_sheet_shows_the_suspect_and_both_sides_of_the_leak(audited,
         assert area > 0.7 * least, f"channel {channel} covers {area:.2f} pictures"
 
 
-def test_the_terminal_names_what_to_look_at_first(audited):
-    _, audit = audited
-    lines = audit_lines(audit)
+def test_the_terminal_names_what_to_look_at_first_and_cuts_long_lists(audited):
+    audit = audited[1]
+    many = pd.concat([audit.labels.suspects.head(1)] * 25)
+    lines = audit_lines(replace(audit, labels=replace(audit.labels, suspects=many)))
     text = "\n".join(lines)
     assert "  test/walnuts/9.png is train/walnuts/3.png: equal bytes" in lines
     assert "unreadable files                         1" in lines
     assert "train/walnuts/0.png: it is an HTML or XML page" in text
-    assert f"almonds, looks like pecans: {WRONG}" in text
+    assert text.count(f"almonds, looks like pecans: {WRONG}") == SHOWN
+    assert "  and 15 more" in lines
     assert "Left out of the test figures at promotion: test/walnuts/9.png" in lines
     assert lines[-1].endswith(f"{audit.copy}/")
     assert text.isascii(), "plain when piped"
-
-
-def test_long_lists_are_cut_on_the_terminal(audited):
-    _, audit = audited
-    many = pd.concat([audit.labels.suspects.head(1)] * 25)
-    lines = audit_lines(replace(audit, labels=replace(audit.labels, suspects=many)))
-    assert sum(WRONG in line for line in lines) == SHOWN
-    assert "  and 15 more" in lines
-
-
-def test_a_study_s_own_predictions_judge_its_labels(config, spoiled, store, features):
-    """They say that walnut 5 is an almond, which no other model would."""
-    trial = record_trial(store, config, spoiled, "train/walnuts/5.png")
-    audit = audit_images(config, spoiled, Places(store, features, 10**8), pytest.fail)
-    assert list(audit.labels.suspects["path"]) == ["train/walnuts/5.png"]
-    assert audit.labels.judged_by == "t000 of study audited, cross-validated"
-    client = store.client()
-    parent = client.get_run(client.get_run(trial.run_id).data.tags["mlflow.parentRunId"])
-    assert client.list_artifacts(parent.info.run_id, "audit")
-
-
-def test_predictions_on_other_data_do_not_judge(config, spoiled, source, store, features):
-    record_trial(store, config, spoiled, "train/walnuts/5.png")
-    with pytest.raises(UserError, match="was begun on data with fingerprint"):
-        audit_images(config, source, Places(store, features, 10**8), print)
-    assert not (store.folder / "audit").exists()
 
 
 def record_trial(store, config, source, doubtful):
@@ -151,43 +119,110 @@ def record_trial(store, config, source, doubtful):
         said = files["label"].to_numpy(copy=True)
         said[files["path"] == doubtful] = 0
         fold = np.arange(len(said)) % 5 if name == "cv" else None
-        y_prob = np.eye(3)[said] * 0.7 + 0.1
-        table = prediction_table(files["path"], files["label"], y_prob, classes, fold)
+        table = prediction_table(
+            files["path"], files["label"], np.eye(3)[said] * 0.7 + 0.1, classes, fold
+        )
         write_evaluation(run, name, table, classes, float((said == files["label"]).mean()))
     run.metrics({config.objective.metric: 0.5})
     run.end("COMPLETE")
-    return run
+
+
+def test_a_study_s_own_predictions_judge_its_labels(config, spoiled, source, store, features):
+    """They say that walnut 5 is an almond, which no other model would."""
+    record_trial(store, config, spoiled, "train/walnuts/5.png")
+    with pytest.raises(UserError, match=r"'audited' was begun on data with fingerprint .*NAME="):
+        audit_images(config, source, store, features, print)
+    assert not (store.folder / "audit").exists()
+    audit = audit_images(config, spoiled, store, features, pytest.fail)
+    assert list(audit.labels.suspects["path"]) == ["train/walnuts/5.png"]
+    assert audit.labels.judged_by == "t000 of study audited, cross-validated"
 
 
 def test_without_weights_the_files_are_judged_all_the_same(
     tiny_config, spoiled, store, features, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path / "nowhere"))
-    config = replace(tiny_config, backbone="mobilenetv2")
-    audit = audit_images(config, spoiled, Places(store, features, 10**8), print)
+    config = replace(tiny_config, backbone="densenet169")
+    audit = audit_images(config, spoiled, store, features, print)
     assert audit.files.leaks == {"test/walnuts/9.png": "train/walnuts/3.png"}
-    assert "nowhere" in audit.labels.skipped
-    assert audit.labels.suspects.empty
+    assert "nowhere" in audit.labels.skipped and audit.labels.suspects.empty
     assert {path.name for path in audit.copy.iterdir()} == FILES
     assert any(line.startswith("Labels were not judged: ") for line in audit_lines(audit))
 
 
-def test_a_class_of_one_image_leaves_labels_unjudged(config, nuts, store, features, tmp_path):
+@pytest.mark.parametrize(
+    ("kept", "words"), [(1, "'pecans' has a single training image"), (3, "features, 3 folds")]
+)
+def test_a_class_of_few_images_has_as_few_folds(
+    config, nuts, store, features, tmp_path, kept, words
+):
     root = shutil.copytree(nuts, tmp_path / "nuts")
-    for number in range(1, 8):
+    for number in range(kept, 8):
         (root / f"train/pecans/{number}.png").unlink()
     source = resolve(str(root), environ={}, workdir=tmp_path)
-    audit = audit_images(config, source, Places(store, features, 10**8), print)
-    assert "'pecans' has a single training image" in audit.labels.skipped
+    labels = audit_images(config, source, store, features, print).labels
+    assert words in labels.skipped + labels.judged_by
 
 
-def test_a_class_of_few_images_has_as_few_folds(config, nuts, store, features, tmp_path):
-    root = shutil.copytree(nuts, tmp_path / "nuts")
-    for number in range(3, 8):
-        (root / f"train/pecans/{number}.png").unlink()
-    source = resolve(str(root), environ={}, workdir=tmp_path)
-    audit = audit_images(config, source, Places(store, features, 10**8), print)
-    assert audit.labels.judged_by.endswith(", 3 folds")
+@pytest.fixture
+def keep(store, data_facts):
+    """Keeps an audit that is one file; gives where its copy lies."""
+
+    def keep(study="tiny", text="found", data=data_facts):
+        with audit_folder(store, store.experiment_id("nutclf"), study, data) as (folder, copy):
+            (folder / "audit.json").write_text(text, encoding="utf-8")
+        return copy
+
+    return keep
+
+
+def parent_of(store):
+    """The only run of a study."""
+    (run,) = store.client().search_runs([store.experiment_id("nutclf")], "tags.kind = 'study'")
+    return run
+
+
+def test_the_run_of_a_sweep_at_work_stays_as_it_is(keep, store, data_facts):
+    study = study_run(store, store.experiment_id("nutclf"), "tiny", data_facts.tags)
+    trial = trial_run(study, "t000", 0, data_facts.tags)
+    keep()
+    parent = parent_of(store)
+    assert (parent.info.run_id, parent.info.status) == (study.run_id, "RUNNING")
+    Run(store.client(), trial.run_id).end("COMPLETE")
+    study.close("FINISHED")
+    ended = parent_of(store).info.end_time
+    keep()
+    assert parent_of(store).info.end_time == ended
+
+
+def test_a_second_audit_replaces_the_first_and_its_data(keep, store, data_facts):
+    keep(text="much was found")
+    copy = keep(text="little", data=replace(data_facts, fingerprint="f" * 64))
+    assert (copy / "audit.json").read_text(encoding="utf-8") == "little"
+    parent = parent_of(store)
+    path = store.client().download_artifacts(parent.info.run_id, "audit/audit.json")
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == "little"
+    assert parent.data.tags["data_fingerprint"] == "f" * 64  # images mended between audits
+
+
+@pytest.mark.parametrize("study", ["../../out", "a/b", "..", "/"])
+def test_no_name_leads_out_of_the_store(keep, store, study):
+    copy = keep(study)
+    assert copy.parent == store.folder / "audit"
+    assert (copy / "audit.json").exists()
+    assert copy.resolve() == copy
+
+
+def test_only_trials_on_other_data_refuse_the_audit(store, data_facts):
+    experiment, others = store.experiment_id("nutclf"), replace(data_facts, fingerprint="f" * 64)
+    study = study_run(store, experiment, "tiny", data_facts.tags)
+    check_same_data(store, experiment, "tiny", others)  # no trial yet: images may be mended
+    trial_run(study, "t000", 0, data_facts.tags)
+    check_same_data(store, experiment, "tiny", data_facts)
+    check_same_data(store, experiment, "another", others)
+    with pytest.raises(UserError, match=r"'tiny' was begun on .* and these have ffff.*NAME="):
+        check_same_data(store, experiment, "tiny", others)
 
 
 @pytest.mark.photographs
@@ -199,7 +234,7 @@ def test_the_photographs_known_faults_are_found(store, tiny_config, monkeypatch,
     monkeypatch.setenv("NUTCLF_WEIGHTS", WEIGHTS)
     config = replace(tiny_config, backbone="mobilenetv2")
     source = resolve(DATA, environ={}, workdir=tmp_path)
-    audit = audit_images(config, source, Places(store, tmp_path / "features", 10**9), print)
+    audit = audit_images(config, source, store, FeatureStore(tmp_path / "features", 10**9), print)
     top = list(audit.labels.suspects.head(5)["path"])
     assert "train/pine nuts/58.jpg" in top
     assert "train/brazil nuts/094.jpg" in top

@@ -1,30 +1,39 @@
+"""Calibration measured, and mended from held-out predictions."""
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from nutclf.evaluate.calibration import (
-    TEMPERATURES,
     coverage_threshold,
     expected_calibration_error,
     fit_temperature,
+    recalibrate,
     reliability_table,
 )
-from nutclf.evaluate.metrics import cross_entropy
-from nutclf.evaluate.temperature import apply_temperature
+from nutclf.evaluate.predictions import prediction_table
+from nutclf.evaluate.temperature import Confidence, apply_temperature
+
+CLASSES = ["almonds", "brazil nuts", "cashews", "pecans"]
 
 
-def drawn_from(prob, seed=0):
-    """Class ids drawn from their own probabilities [N, C]: perfectly calibrated by construction."""
-    edges = prob.cumsum(axis=1)
-    return (np.random.default_rng(seed).random(len(prob))[:, None] > edges).sum(axis=1)
+def held_out(n, spoilt_by, folds=None):
+    """Predictions whose calibrated probabilities are known, spoilt by one temperature per image."""
+    rng = np.random.default_rng(0)
+    honest = softmax(rng.normal(scale=2, size=(n, 4)), axis=1)
+    y_true = (rng.random(n)[:, None] > honest.cumsum(axis=1)).sum(axis=1)
+    pairs = zip(honest, np.broadcast_to(spoilt_by, n), strict=True)
+    y_prob = np.stack([apply_temperature(prob[None], t)[0] for prob, t in pairs])
+    table = prediction_table([f"{i}.jpg" for i in range(n)], y_true, y_prob, CLASSES, folds)
+    return table, y_prob, y_true
 
 
-def test_the_temperature_that_spoilt_the_probabilities_is_found_again():
-    honest = softmax(np.random.default_rng(1).normal(scale=1.5, size=(4000, 4)), axis=1)
-    y_true = drawn_from(honest)
-    for spoilt_by in (0.5, 1.0, 2.0):
-        spoilt = apply_temperature(honest, spoilt_by)
-        assert fit_temperature(spoilt, y_true) == pytest.approx(1 / spoilt_by, rel=0.06)
+@pytest.mark.parametrize("spoilt_by", [0.5, 1.0, 2.0])
+def test_the_temperature_that_spoilt_the_probabilities_is_found_again(spoilt_by):
+    _, y_prob, y_true = held_out(4000, spoilt_by)
+    best = fit_temperature(y_prob, y_true)
+    assert best == pytest.approx(1 / spoilt_by, rel=0.06)
+    assert (apply_temperature(y_prob, best).argmax(axis=1) == y_prob.argmax(axis=1)).all()
 
 
 def test_fitting_two_classes_by_hand():
@@ -34,30 +43,11 @@ def test_fitting_two_classes_by_hand():
     assert fit_temperature(prob, y_true) == pytest.approx(np.log(9) / np.log(4), rel=1e-4)
 
 
-def test_the_fitted_temperature_is_a_minimum_and_keeps_every_answer():
-    prob = softmax(np.random.default_rng(2).normal(scale=4, size=(300, 5)), axis=1)
-    y_true = drawn_from(apply_temperature(prob, 3))
-    best = fit_temperature(prob, y_true)
-    losses = [cross_entropy(apply_temperature(prob, best * f), y_true) for f in (0.97, 1, 1.03)]
-    assert losses[1] == min(losses)
-    warm = apply_temperature(prob, best)
-    assert (warm.argmax(axis=1) == prob.argmax(axis=1)).all()
-    assert warm.sum(axis=1) == pytest.approx(1)
-
-
-def test_faultless_images_end_at_the_lower_bound():
-    prob = np.tile([0.6, 0.4], (20, 1))
-    assert fit_temperature(prob, np.zeros(20, int)) == pytest.approx(TEMPERATURES[0], rel=1e-2)
-
-
-def test_temperature_one_changes_nothing_and_certainty_stays_finite():
+def test_temperature_one_changes_nothing_a_high_one_flattens_and_certainty_stays_finite():
     prob = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0]])
     np.testing.assert_allclose(apply_temperature(prob, 1), prob, atol=3e-7)
+    np.testing.assert_allclose(apply_temperature(prob, 1e6), 1 / 3, atol=1e-4)
     assert np.isfinite(apply_temperature(prob, 0.01)).all()
-
-
-def test_a_high_temperature_flattens():
-    assert apply_temperature([[0.7, 0.2, 0.1]], 1e6) == pytest.approx(1 / 3, abs=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, np.nan, np.inf])
@@ -87,18 +77,6 @@ def test_reliability_table_keeps_empty_bins_and_closes_them_above():
     assert table["confidence"].tolist()[1:] == [0.5, 0.75, 1.0]
 
 
-def test_every_image_is_in_exactly_one_bin():
-    prob = np.random.default_rng(0).dirichlet(np.ones(10), size=500)
-    assert reliability_table(prob, np.zeros(500, int))["n"].sum() == 500
-
-
-def test_honest_probabilities_have_a_small_error_and_sharpened_ones_a_large_one():
-    honest = softmax(np.random.default_rng(3).normal(scale=1.5, size=(5000, 4)), axis=1)
-    y_true = drawn_from(honest)
-    assert expected_calibration_error(honest, y_true) < 0.03
-    assert expected_calibration_error(apply_temperature(honest, 0.4), y_true) > 0.1
-
-
 @pytest.mark.parametrize(
     ("coverage", "threshold"), [(1.0, 0.2), (0.8, 0.4), (0.79, 0.4), (0.61, 0.4), (0.01, 0.9)]
 )
@@ -113,20 +91,51 @@ def test_rounding_of_the_share_costs_no_image():
     assert coverage_threshold(confidence, 0.07) == confidence[-7]  # 0.07 * 100 > 7 in floats
 
 
-@pytest.mark.parametrize(
-    ("confidence", "coverage"), [([], 0.5), ([0.5], 0), ([0.5], 1.1), ([np.nan], 1)]
-)
+@pytest.mark.parametrize(("confidence", "coverage"), [([], 0.5), ([0.5], 0), ([0.5], 1.1)])
 def test_an_impossible_coverage_is_refused(confidence, coverage):
     with pytest.raises(ValueError, match="coverage"):
         coverage_threshold(confidence, coverage)
 
 
-@pytest.mark.parametrize("shape", [(0, 2), (3, 2)])
-def test_labels_that_do_not_fit_are_refused(shape):
-    with pytest.raises(ValueError, match="y_true"):
-        fit_temperature(np.full(shape, 0.5), np.zeros(shape[0] // 2, int))
+def test_recalibration_undoes_the_temperature_and_the_error_falls():
+    table, y_prob, y_true = held_out(3000, 0.5, folds=np.arange(3000) % 5)
+    found = recalibrate(table, CLASSES, 0.95)
+    assert found.confidence.temperature == pytest.approx(2, rel=0.06)
+    assert found.error_before == expected_calibration_error(y_prob, y_true) > 0.08
+    assert found.error_after < 0.03
+    without_folds = recalibrate(table.drop(columns="fold"), CLASSES, 0.95)
+    np.testing.assert_array_equal(found.y_prob, without_folds.y_prob)  # every fifth is one
 
 
-def test_no_bins_are_refused():
-    with pytest.raises(ValueError, match="bins is 0"):
-        expected_calibration_error(np.array([[0.5, 0.5]]), np.array([0]), bins=0)
+def test_each_fold_is_measured_with_the_temperature_of_the_others():
+    folds = np.repeat([0, 1, 2], [500, 250, 250])
+    table, y_prob, y_true = held_out(1000, np.where(folds == 0, 0.5, 2.0), folds)
+    found = recalibrate(table, CLASSES, 0.95)
+    of_others = fit_temperature(y_prob[500:], y_true[500:])
+    assert of_others == pytest.approx(0.5, rel=0.1)
+    np.testing.assert_allclose(found.y_prob[:500], apply_temperature(y_prob[:500], of_others))
+    assert found.error_after > found.error_before, "each fold's temperature harms the other"
+
+
+@pytest.mark.parametrize(("n", "answered"), [(50, 48), (1163, 1105), (3, 3)])
+def test_the_threshold_answers_just_the_promised_share(n, answered):
+    table, y_prob, _ = held_out(n, 0.5)
+    confidence = recalibrate(table, CLASSES, 0.95).confidence
+    kept = confidence.calibrated(y_prob).max(axis=1) >= confidence.threshold
+    assert (kept.sum(), confidence.coverage) == (answered, 0.95)
+
+
+@pytest.mark.parametrize("n", [1, 20])
+def test_faultless_answers_keep_their_probabilities(n):
+    """Likelihood alone would sharpen them without end."""
+    y_prob = np.tile([0.6, 0.2, 0.1, 0.1], (n, 1))
+    table = prediction_table([str(i) for i in range(n)], np.zeros(n, int), y_prob, CLASSES)
+    found = recalibrate(table, CLASSES, 0.95)
+    assert found.confidence == Confidence(1.0, pytest.approx(0.6, abs=1e-6), 0.95)
+
+
+def test_metadata_without_a_temperature_change_nothing():
+    assert Confidence.of({"classes": CLASSES}) == Confidence(1.0, 0.0, 1.0)
+    assert Confidence.of({"temperature": 2.0, "threshold": 0.4, "coverage": 0.9, "x": 1}) == (
+        Confidence(2.0, 0.4, 0.9)
+    )

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from nutclf.evaluate.folds import assign_folds
+from nutclf.data.folder import Split
+from nutclf.errors import UserError
+from nutclf.evaluate.folds import assign_folds, make_folds
 
 LABELS = np.repeat([0, 1, 2], 20)
 
@@ -27,8 +29,22 @@ def test_folds_follow_the_seed():
     assert first.tolist() != other.tolist()
 
 
-def test_a_class_with_fewer_groups_than_folds_is_refused():
-    groups = np.arange(60)
-    groups[:18] = 0  # 20 images of class 0, but only 3 different ones
-    with pytest.raises(ValueError, match="the rarest class has 3"):
-        assign_folds(LABELS, groups, 5, seed=0)
+def split(n_pecans):
+    """Ten almonds, the last two one picture in two files, and some pecans; all else is noise."""
+    n = 10 + n_pecans
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
+    pixels[9] = pixels[8]
+    labels = np.repeat([0, 1], [10, n_pecans])
+    return Split(pixels, labels, [f"{i}.jpg" for i in range(n)], [f"key {i}" for i in range(n)], ())
+
+
+def test_images_that_look_alike_share_a_fold():
+    for seed in range(5):
+        folds = make_folds(split(10), 5, seed, "refused: {}")
+        assert folds[8] == folds[9]
+        assert sorted(set(folds)) == [0, 1, 2, 3, 4]
+
+
+def test_a_class_of_too_few_images_is_refused_in_the_caller_s_words():
+    with pytest.raises(UserError, match=r"^refused: 5 folds .* the rarest class has 4$"):
+        make_folds(split(4), 5, 0, "refused: {}")

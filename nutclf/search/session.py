@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from nutclf.config import OBJECTIVES, StudyConfig
 from nutclf.data.duplicates import groups_of_like, perceptual_hashes
-from nutclf.data.folder import ImageFolder, read_split
+from nutclf.data.folder import DataSet, Split, read_split
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
 from nutclf.evaluate.folds import assign_folds
@@ -28,7 +28,7 @@ from nutclf.track.models import open_outbox
 from nutclf.track.outbox import is_away
 from nutclf.track.runs import DataRecord, Run, close_runs, running_trials, study_run
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.workbench import LabelledImages, Workbench
+from nutclf.train.workbench import Workbench
 
 EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
 """Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
@@ -91,11 +91,11 @@ class Session:
         self._config, self._say = config, say
         backbone = load_backbone(config.backbone, weights)
         splits = {
-            split: labelled(source.folder, split, backbone.spec.image_size, say)
+            split: labelled(source.data, split, backbone.spec.image_size, say)
             for split in ("train", "valid")
         }
         features = FeatureStore(places.features, places.feature_budget_bytes, say)
-        self._bench = Workbench(config, backbone, source.folder.classes, splits, features, say)
+        self._bench = Workbench(config, backbone, source.data.classes, splits, features, say)
         train, cross_validated = splits["train"], config.objective.cross_validated
         self._folds = make_folds(config, train) if cross_validated else None
         self._record = data_record(source)
@@ -174,7 +174,7 @@ def settle(study: optuna.Study, parent: Run) -> None:
             close_runs(parent, number, trial.state.name, trial.user_attrs.get("reason"))
 
 
-def make_folds(config: StudyConfig, train: LabelledImages, refusal: str = _NO_FOLDS) -> np.ndarray:
+def make_folds(config: StudyConfig, train: Split, refusal: str = _NO_FOLDS) -> np.ndarray:
     """The fold of each training image, int [N]; images that show the same thing share one.
 
     Raises:
@@ -187,18 +187,13 @@ def make_folds(config: StudyConfig, train: LabelledImages, refusal: str = _NO_FO
         raise UserError(refusal.format(error)) from error
 
 
-def labelled(folder: ImageFolder, split: str, size: int, say: Say) -> LabelledImages:
+def labelled(data: DataSet, split: str, size: int, say: Say) -> Split:
     """Reads a split; files that cannot be read are named to the person."""
-    loaded = read_split(folder, split, size)
-    for path, reason in loaded.unreadable:
-        say(f"left out {path!r}: {reason}")
-    hashes = folder.split(split).set_index("path")["sha256"]
-    keys = [hashes[path] for path in loaded.paths]
-    return LabelledImages(loaded.images, keys, loaded.labels, loaded.paths)
+    return read_split(data, split, size, say=say)
 
 
 def data_record(source: DataSource) -> DataRecord:
     """What runs say of their data."""
-    folder = source.folder
+    folder = source.data
     files = folder.files.assign(label=[folder.classes[i] for i in folder.files["label"]])
     return DataRecord(files, folder.classes, folder.root, folder.fingerprint, source.kind)

@@ -81,7 +81,7 @@ def test_promote_refuses_it_too_and_the_alias_stays(
 ):
     before = Registry(kept.client(), "nutclf").at(CHAMPION).version
     pickled_network(model / "data" / "model.keras", executed)
-    objective, fingerprint = tiny_config.objective, source.folder.fingerprint
+    objective, fingerprint = tiny_config.objective, source.data.fingerprint
     with pytest.raises(UserError, match="is not opened, as its files are not those"):
         promote(kept, "nutclf", "promoted", objective, load_split, fingerprint, dict)
     assert not executed.exists()

@@ -5,11 +5,11 @@ import numpy as np
 
 
 def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
-    """Which places of an image speak for a class.
+    """Which places of an image raise the score of a class.
 
     R. R. Selvaraju et al., ICCV 2017: the last convolutional activation, its channels weighted by
-    the mean gradient of the class's score, and what is negative left out. The score is the one
-    before the softmax, whose gradient does not vanish when the network is sure.
+    the mean gradient of the class's score, negative values set to 0. The score is the logit: the
+    gradient of the softmax vanishes when the network is sure.
 
     Args:
       model: stock Keras, flat or with its backbone nested; ends in a pooling (or flattening) layer
@@ -18,8 +18,8 @@ def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> n
       class_ids: the class asked about, one an image, int [N].
 
     Returns:
-      float32 [N, h, w], as coarse as the activation; each map's largest value is 1, or 0 where
-      nothing speaks for the class.
+      float32 [N, h, w], as coarse as the activation; the largest value of a map is 1, or 0 where
+      nothing raises the score.
 
     Raises:
       ValueError: the model has no such layers.

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from nutclf.data.folder import IMAGE_EXTENSIONS, bad_link, is_litter
 from nutclf.data.reader import UnreadableImage
 from nutclf.errors import UserError
@@ -16,11 +14,7 @@ from nutclf.track.store import Store
 
 
 def champion_uri(store: Store, name: str) -> str:
-    """The address of the champion of registered model `name`.
-
-    Raises:
-      UserError: there is none.
-    """
+    """Address of the champion of registered model `name`. Raises `UserError` when it has none."""
     if Registry(store.prepare().client(), name).at(CHAMPION) is None:
         raise UserError(
             f"{name!r} has no champion in {store.tracking_uri}; run `make sweep` first, or name "
@@ -37,13 +31,7 @@ def open_champion(store: Store, name: str) -> Recogniser:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one file.
-
-    Attributes:
-      path: of the file.
-      found: None where the file could not be read.
-      error: why not, or None.
-    """
+    """What the model says of one file: an answer, or the error that kept it from being read."""
 
     path: Path
     found: Recognised | None
@@ -51,9 +39,8 @@ class Answer:
 
     def line(self) -> str:
         """For a terminal."""
-        if self.found is None:
-            return f"{self.path}: cannot be read, {self.error}"
-        return f"{self.path}: {self.found.line()}"
+        said = self.found.line() if self.found else f"cannot be read, {self.error}"
+        return f"{self.path}: {said}"
 
 
 def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Answer]:
@@ -65,15 +52,14 @@ def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Ans
     files = [pair for path in paths for pair in _expand(path)]
     champion = open_champion(store, name)
     for file, left_out in files:
-        if left_out:
-            yield Answer(file, None, left_out)
-            continue
         try:
+            if left_out:
+                raise UnreadableImage(left_out)
             pixels = champion.read(file)
         except UnreadableImage as error:
             yield Answer(file, None, str(error))
-            continue
-        yield Answer(file, champion.recognise(pixels[np.newaxis])[0])
+        else:
+            yield Answer(file, champion.recognise(pixels[None])[0])
 
 
 def _expand(path: Path) -> list[tuple[Path, str | None]]:

@@ -1,8 +1,7 @@
-"""The champion as files for phones and other runtimes, held against the network that it was."""
+"""The champion as files for phones and other runtimes, compared with the network itself."""
 
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,80 +23,77 @@ from nutclf.track.runs import Run, write_json
 from nutclf.track.sealed import open_test
 from nutclf.track.store import Store
 
-# Seen beside the pinned TensorFlow. 100 MB that only this needs, hence not among the requirements.
+# Tried with the pinned TensorFlow. 100 MB that only this needs, hence not among the requirements.
 ONNX_PACKAGES = {"onnx": "1.23.2", "tf2onnx": "1.17.0", "onnxruntime": "1.32.0"}
+_CALIBRATED_ON = 200  # training photographs that int8 takes its ranges from
+_TIMED = 50  # photographs whose times count; earlier ones warm up
+
+FORMATS = {
+    "litert": {"litert_float": "-float.tflite", "litert_int8": "-int8.tflite"},
+    "onnx": {"onnx_float": ".onnx"},
+}
+"""By format: what its files are called among the metrics, and how their names end."""
 
 
 def without_resizing(model: keras.Model) -> keras.Model:
-    """The network from where its photographs are resized: [B, S, S, 3], 0 to 255."""
+    """The network behind its resizing: [B, S, S, 3], 0 to 255."""
     return keras.Model(model.get_layer("scaling").input, model.output, name="portable")
 
 
-def litert_float(model: keras.Model, images: np.ndarray) -> bytes:
-    """A .tflite file of float32 pixels and weights; `images` are not needed."""
-    return _converter(model).convert()
-
-
-def litert_int8(model: keras.Model, images: np.ndarray) -> bytes:
-    """A .tflite file whose every operation is of 8-bit integers, pixels uint8 as they are.
+def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) -> None:
+    """Writes a network for another runtime.
 
     Args:
+      kind: "onnx_float" (any number of photographs) or "litert_float" (one at a time), of float32;
+        "litert_int8" (one at a time) of 8-bit integers throughout, pixels uint8.
       model: from `without_resizing`.
-      images: uint8 [N, S, S, 3]; the ranges of all activations are taken from them, so they must
-        be like what the network will see. Two hundred are enough.
+      file: to write.
+      calibration: photographs like those it will see, uint8 [N, S, S, 3]; "litert_int8" takes the
+        ranges of the activations from them.
     """
-    images = images.copy()
-    images[0, 0, 0], images[0, -1, -1] = 0, 255  # then a byte is a step, and bytes go in unscaled
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.representative_dataset = lambda: (
-        [image[None].astype(np.float32)] for image in images
-    )
-    with native_messages_hidden():  # it announces its types
-        return converter.convert()
-
-
-def onnx_float(model: keras.Model, images: np.ndarray) -> bytes:
-    """An .onnx file of float32 pixels and weights; `images` are not needed."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        shape = (None, *model.input_shape[1:])
-        signature = [keras.InputSpec("float32", shape, name="pixels")]
+    shape = model.input_shape[1:]
+    if kind == "onnx_float":
+        signature = [keras.InputSpec("float32", (None, *shape), name="pixels")]
         model.export(file, format="onnx", verbose=False, input_signature=signature)
-        return file.read_bytes()
+        return
+    # Of a graph of constants. keras.Model.export writes an equal file, but by way of a SavedModel:
+    # five times slower, three minutes for DenseNet169.
+    converter = prefix.converter(lambda pixels: model(pixels, training=False), shape, tf.float32)
+    if kind == "litert_int8":
+        images = calibration.astype(np.float32)
+        images[0, 0, 0], images[0, -1, -1] = 0, 255  # a step is 1 then, and bytes go in unscaled
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+    with native_messages_hidden():  # it announces its types
+        file.write_bytes(converter.convert())
 
 
-def onnx_runner(blob: bytes) -> Runner:
-    """Runs an .onnx file on this machine's processors."""
+def runner(file: Path) -> Runner:
+    """Runs a .tflite or an .onnx file on this machine's processors."""
+    if file.suffix == ".tflite":
+        return prefix.runner(file.read_bytes())
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = n_threads()
-    session = InferenceSession(blob, options, providers=["CPUExecutionProvider"])
+    session = InferenceSession(file, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda photograph: session.run(None, {name: photograph.astype(np.float32)})[0]
 
 
-def require_onnx() -> None:
-    """Raises `UserError` with the command that installs what ONNX needs, where it is missing."""
-    if missing := [name for name in ONNX_PACKAGES if find_spec(name) is None]:
+def check_format(to: str) -> None:
+    """Raises `UserError` for a format that is unknown, or whose packages are not installed."""
+    if to not in FORMATS:
+        raise UserError(f"--to is {to!r}; allowed: {', '.join(FORMATS)}.")
+    missing = [name for name in ONNX_PACKAGES if to == "onnx" and find_spec(name) is None]
+    if missing:
         pins = " ".join(f"{name}=={version}" for name, version in ONNX_PACKAGES.items())
         raise UserError(
             f"ONNX needs {', '.join(missing)}, which are not installed; run "
             f".venv/bin/python -m pip install {pins}, or use --to litert."
         )
-
-
-def _converter(model: keras.Model) -> tf.lite.TFLiteConverter:
-    # Of constants: the ranges of int8 cannot be taken from a graph that reads variables.
-    return prefix.converter(
-        lambda pixels: model(pixels, training=False), model.input_shape[1:], tf.float32
-    )
-
-
-_TIMED = 50  # photographs whose times count; earlier ones warm up
 
 
 @dataclass(frozen=True)
@@ -106,18 +102,32 @@ class Exported:
 
     Attributes:
       file: where it lies.
-      megabytes: its size, in millions of bytes.
       on_test, on_valid: photographs on which both give the same class.
-      difference: largest difference of a probability, over both splits.
-      milliseconds: median time of one photograph on this machine.
+      difference: largest, of a probability, over both splits.
+      milliseconds: median of one photograph on this machine.
     """
 
     file: Path
-    megabytes: float
     on_test: Rate
     on_valid: Rate
     difference: float
     milliseconds: float
+
+    @property
+    def megabytes(self) -> float:
+        """Its size, in millions of bytes."""
+        return self.file.stat().st_size / 1e6
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As they are logged, behind `export_` and the kind of file."""
+        return {
+            "agreement": self.on_test.share,
+            "valid_agreement": self.on_valid.share,
+            "difference": self.difference,
+            "megabytes": self.megabytes,
+            "ms": self.milliseconds,
+        }
 
     def line(self) -> str:
         """For a terminal."""
@@ -127,23 +137,9 @@ class Exported:
             f"probabilities within {self.difference:.2g}"
         )
 
-    def metrics(self, kind: str) -> dict[str, float]:
-        """As they are logged on the champion's run."""
-        values = {
-            "agreement": self.on_test.share,
-            "valid_agreement": self.on_valid.share,
-            "difference": self.difference,
-            "megabytes": self.megabytes,
-            "ms": self.milliseconds,
-        }
-        return {f"export_{kind}_{name}": value for name, value in values.items()}
-
 
 def compare(
-    file: Path,
-    run: Runner,
-    unseen: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
+    file: Path, run: Runner, unseen: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> Exported:
     """Runs a file on photographs, one by one.
 
@@ -164,39 +160,8 @@ def compare(
         agreed = y_prob.argmax(axis=1) == expected[split].argmax(axis=1)
         same[split] = Rate(int(agreed.sum()), len(agreed))
         difference = max(difference, float(np.abs(y_prob - expected[split]).max()))
-    middle = float(np.median(seconds[-_TIMED:])) * 1000
-    return Exported(
-        file, file.stat().st_size / 1e6, same["test"], same["valid"], difference, middle
-    )
-
-
-_CALIBRATED_ON = 200  # training photographs that int8 takes its ranges from
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One sort of file.
-
-    Attributes:
-      name: of its metrics, `export_<name>_agreement` and the like.
-      suffix: of its file.
-      convert: network without resizing, training photographs [N, S, S, 3] -> file.
-      runner: file -> what runs it.
-    """
-
-    name: str
-    suffix: str
-    convert: Callable[[keras.Model, np.ndarray], bytes]
-    runner: Callable[[bytes], prefix.Runner]
-
-
-FORMATS = {
-    "litert": (
-        Kind("litert_float", "-float.tflite", litert_float, prefix.runner),
-        Kind("litert_int8", "-int8.tflite", litert_int8, prefix.runner),
-    ),
-    "onnx": (Kind("onnx_float", ".onnx", onnx_float, onnx_runner),),
-}
+    milliseconds = float(np.median(seconds[-_TIMED:])) * 1000
+    return Exported(file, same["test"], same["valid"], difference, milliseconds)
 
 
 def export_champion(
@@ -204,7 +169,7 @@ def export_champion(
 ) -> list[Exported]:
     """Writes the champion's files, measures them, and logs both on its run.
 
-    The test split's photographs are opened, and the opening counted; its labels are not looked at.
+    The test split's photographs are opened, and the opening counted; its labels are not used.
 
     Args:
       store: of the records.
@@ -221,61 +186,44 @@ def export_champion(
     check_format(to)
     uri, version = champion_uri(store, name), Registry(store.client(), name).at(CHAMPION)
     run = Run(store.client(), version.run_id)
-    _check_data(run, name, fingerprint)
-    metadata, model = load_metadata(store, uri), load_model(store, uri)
-    size = metadata["image_size"]
-    train = load_split("train", size).pixels
-    few = train[:: max(1, len(train) // _CALIBRATED_ON)]
-    unseen = {
-        "test": open_test(run, load_split, size).pixels,
-        "valid": load_split("valid", size).pixels,
-    }
-    expected = {split: predict_pixels(model, pixels) for split, pixels in unseen.items()}
-    found = {}
-    stem = f"{name}-v{version.version}"
-    for kind in FORMATS[to]:
-        blob = kind.convert(without_resizing(model), few)
-        file = _write(folder, f"{stem}{kind.suffix}", blob)
-        found[kind.name] = compare(file, kind.runner(blob), unseen, expected)
-    _log(run, folder / f"{stem}.json", metadata, found)
-    return list(found.values())
-
-
-def check_format(to: str) -> None:
-    """Raises `UserError` for a format that is unknown, or needs what is not installed."""
-    if to not in FORMATS:
-        raise UserError(f"--to is {to!r}; allowed: {', '.join(FORMATS)}.")
-    if to == "onnx":
-        require_onnx()
-
-
-def _check_data(run: Run, name: str, fingerprint: str) -> None:
     seen = run.client.get_run(run.run_id).data.tags["data_fingerprint"]
     if seen != fingerprint:
         raise UserError(
             f"The champion of {name!r} was trained on data with fingerprint {seen[:12]}, and these "
             f"have {fingerprint[:12]}; give its own data with DATA=."
         )
+    metadata, model = load_metadata(store, uri), load_model(store, uri)
+    stem = folder / f"{name}-v{version.version}"
+    facts = _write_facts(stem.with_name(f"{stem.name}.json"), metadata)
+    size = metadata["image_size"]
+    train = load_split("train", size).pixels
+    calibration = train[:: max(1, len(train) // _CALIBRATED_ON)]
+    unseen = {
+        "test": open_test(run, load_split, size).pixels,
+        "valid": load_split("valid", size).pixels,
+    }
+    expected = {split: predict_pixels(model, pixels) for split, pixels in unseen.items()}
+    exported = []
+    for kind, suffix in FORMATS[to].items():
+        file = stem.with_name(stem.name + suffix)
+        write(kind, without_resizing(model), file, calibration)
+        found = compare(file, runner(file), unseen, expected)
+        run.metrics({f"export_{kind}_{name}": value for name, value in found.metrics.items()})
+        exported.append(found)
+    for file in (facts, *(each.file for each in exported)):
+        run.client.log_artifact(run.run_id, str(file), "export")
+    return exported
 
 
-def _write(folder: Path, name: str, blob: bytes) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(blob)
-    except OSError as error:
-        raise UserError(
-            f"The folder {str(folder)!r} cannot be written ({error.strerror}); name another with "
-            "OUT=."
-        ) from error
-    return folder / name
-
-
-def _log(run: Run, facts: Path, metadata: dict, found: dict[str, Exported]) -> None:
-    """The files and what a program needs to read their answers become artifacts of the run."""
+def _write_facts(file: Path, metadata: Mapping[str, object]) -> Path:
+    """What a program needs to read a file's answers."""
     kept = ("classes", "image_size", "temperature", "threshold")
     entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
-    write_json(facts, {key: metadata[key] for key in kept if key in metadata} | entry)
-    for kind, exported in found.items():
-        run.metrics(exported.metrics(kind))
-    for file in (facts, *(exported.file for exported in found.values())):
-        run.client.log_artifact(run.run_id, str(file), "export")
+    try:
+        write_json(file, {key: metadata[key] for key in kept if key in metadata} | entry)
+    except OSError as error:
+        raise UserError(
+            f"The folder {str(file.parent)!r} cannot be written ({error.strerror}); name another "
+            "with OUT=."
+        ) from error
+    return file

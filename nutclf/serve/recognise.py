@@ -33,15 +33,12 @@ class Recognised:
     @property
     def label(self) -> str:
         """The most probable class, or `UNSURE`."""
-        if self.confidence < self.threshold:
-            return UNSURE
-        return max(self.probabilities, key=self.probabilities.get)
+        return next(iter(self.top3)) if self.confidence >= self.threshold else UNSURE
 
     @property
     def top3(self) -> dict[str, float]:
         """The three most probable classes, the first one first."""
-        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-        return dict(ranked[:3])
+        return dict(sorted(self.probabilities.items(), key=lambda item: -item[1])[:3])
 
     def line(self) -> str:
         """For a terminal."""
@@ -78,12 +75,12 @@ class Recogniser:
         return read_image(source, self._size)
 
     def warm_up(self) -> None:
-        """Traces the graph, for one photograph and for any number: seconds, before anyone waits."""
+        """Traces the graph for one photograph and for any number; takes seconds."""
         for n in (1, 2):
             self.recognise(np.zeros((n, self._size, self._size, 3), np.uint8))
 
     def recognise(self, pixels: np.ndarray) -> list[Recognised]:
-        """Answers to photographs that were read, [N, S, S, 3], in their order."""
+        """Answers to photographs [N, S, S, 3], in their order."""
         starts = range(0, len(pixels), _BATCH_SIZE)
         raw = [self._model.predict_on_batch(pixels[i : i + _BATCH_SIZE]) for i in starts]
         rows = self._confidence.calibrated(np.concatenate(raw)).tolist()

@@ -1,135 +1,109 @@
-"""The champion over HTTP: MLflow's scoring server on it."""
+"""The champion over HTTP: photographs in the forms of MLflow's scoring server, answers back."""
 
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
 
+import mlflow
+import pandas as pd
 import uvicorn
-from mlflow.models import Model, ModelSignature
-from mlflow.pyfunc import PyFuncModel, scoring_server
-from mlflow.types import ColSpec, Schema
-from mlflow.types.schema import AnyType
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse
 
 from nutclf.errors import UserError
-from nutclf.serve.photographs import ALLOWED, COLUMN, REFUSED, Photographs
+from nutclf.serve.photographs import ALLOWED, COLUMN, Photographs, Refused
 from nutclf.serve.recognise import Recogniser
 
 MAX_REQUEST_MEGABYTES = 128
-_PATH = "/invocations"
 _FIELDS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 _JSON = "application/json"
-_EXAMPLE = '{"inputs": ["<base64 text>"]}'
-_OK, _BAD_REQUEST, _WRONG_TYPE, _TOO_LONG = 200, 400, 415, 504
-
-Receive = Callable[[], Awaitable[dict]]
-Send = Callable[[dict], Awaitable[None]]
+_SEND = f'{_JSON} such as {{"inputs": ["<base64 text>"]}}: {ALLOWED}'
 
 
-class OneSentence:
-    """An ASGI application around another.
+def application(recogniser: Recogniser) -> FastAPI:
+    """POST /invocations; GET /ping, /health and /version, as MLflow's scoring server has them.
 
-    Args:
-      app: MLflow's scoring server.
+    That server would open the model by what its MLmodel file names, which is a program.
     """
+    recogniser.warm_up()
+    photographs = Photographs(recogniser)
+    app = FastAPI(openapi_url=None)  # and no /docs, whose page loads from a foreign host
 
-    def __init__(self, app):
-        self._app = app
-
-    async def __call__(self, scope: dict, receive: Receive, send: Send) -> None:
-        """Passes a request on, and replaces the answer where it is an error."""
-        if scope["type"] != "http" or (scope["path"], scope["method"]) != (_PATH, "POST"):
-            await self._app(scope, receive, send)
-            return
-        body = await _body(receive)
-        if body is None:
-            given = f"more than {MAX_REQUEST_MEGABYTES} MB in one request"
-            await _refuse(send, _BAD_REQUEST, _sentence(given))
-            return
-        status, messages = await self._ask(scope, body)
-        if status == _OK:
-            for message in messages:
-                await send(message)
-            return
-        reply = b"".join(message.get("body", b"") for message in messages)
-        sentence = _ours(reply) or _sentence(_given(status, _content_type(scope), body))
-        await _refuse(send, status if status == _TOO_LONG else _BAD_REQUEST, sentence)
-
-    async def _ask(self, scope: dict, body: bytes) -> tuple[int, list[dict]]:
-        """The answer of the inner application: its status, and its messages."""
-        messages: list[dict] = []
-
-        async def again() -> dict:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def keep(message: dict) -> None:
-            messages.append(message)
-
+    @app.post("/invocations")
+    async def invocations(request: Request) -> Response:
         try:
-            await self._app(scope, again, keep)
+            content_type = request.headers.get("content-type", "")
+            data = _parse(content_type, await _body(request))
+            answers = await run_in_threadpool(photographs.predict, data)
+            return Response(json.dumps({"predictions": answers}), media_type=_JSON)
+        except Refused as refused:
+            return _refusal(refused)
         except Exception:  # the server goes on; its terminal has the reason, its answer has not
             logging.getLogger("nutclf.serve").exception("a request ended in an error")
-            return _BAD_REQUEST, []
-        return messages[0]["status"], messages
+            return _refusal(Refused("The request cannot be answered", _SEND))
+
+    @app.get("/ping")
+    @app.get("/health")
+    def alive() -> Response:
+        return Response()
+
+    @app.get("/version")
+    def version() -> PlainTextResponse:
+        return PlainTextResponse(mlflow.__version__)
+
+    return app
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None, once all of it has arrived, when it is too large."""
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        part, more = message.get("body", b""), message.get("more_body", False)
+def _refusal(refused: Refused) -> Response:
+    return Response(refused.serialize_as_json(), refused.get_http_status_code(), media_type=_JSON)
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body. Raises `Refused`, once all of it has arrived, when it is too large."""
+    parts, size = [], 0
+    async for part in request.stream():
         size += len(part)
         if size > MAX_REQUEST_MEGABYTES * 1_000_000:
             parts.clear()  # read to its end: a client that still sends would not hear the answer
         else:
             parts.append(part)
-    return b"".join(parts) if size <= MAX_REQUEST_MEGABYTES * 1_000_000 else None
+    if size > MAX_REQUEST_MEGABYTES * 1_000_000:
+        raise _refused(f"more than {MAX_REQUEST_MEGABYTES} MB in one request")
+    return b"".join(parts)
 
 
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"error_code": "BAD_REQUEST", "message": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _sentence(given: str) -> str:
-    return f"The request has {given}; send {_JSON} such as {_EXAMPLE}: {ALLOWED}."
-
-
-def _ours(reply: bytes) -> str | None:
-    """The sentence of an answer that is `photographs.Refused`; None of any other."""
-    try:
-        answer = json.loads(reply)
-    except ValueError:
-        return None
-    ours = isinstance(answer, dict) and answer.get("refused_by") == REFUSED
-    return answer["message"] if ours else None
-
-
-def _content_type(scope: dict) -> str:
-    return dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")[:60]
-
-
-def _given(status: int, content_type: str, body: bytes) -> str:
-    """What a request has that MLflow's server did not take, as far as can be told."""
-    if status == _WRONG_TYPE or not content_type.startswith(_JSON):
-        return f"the content type {content_type!r}" if content_type else "no content type"
+def _parse(content_type: str, body: bytes) -> object:
+    """What a request holds, for `Photographs.predict`. Raises `Refused` with what is wrong."""
+    if content_type.replace(" ", "").lower() not in (_JSON, f"{_JSON};charset=utf-8"):
+        given = repr(content_type[:60])
+        raise _refused(f"the content type {given}" if content_type else "no content type")
     try:
         content = json.loads(body)
-    except (ValueError, RecursionError):
-        return f"a body of {len(body)} bytes that is not JSON"
+    except (ValueError, RecursionError) as error:
+        raise _refused(f"a body of {len(body)} bytes that is not JSON") from error
     if not isinstance(content, dict):
-        return f"a {type(content).__name__} where an object is needed"
+        raise _refused(f"a {type(content).__name__} where an object is needed")
     if len(given := [name for name in content if name in _FIELDS]) != 1:
         named = ", ".join(repr(name[:30]) for name in given or list(content)[:5]) or "none"
-        return f"the fields {named}, where one of {', '.join(_FIELDS)} is needed"
-    return f"{given[0]!r} without a column {COLUMN!r} of texts"
+        raise _refused(f"the fields {named}, where one of {', '.join(_FIELDS)} is needed")
+    (field,), value = given, content[given[0]]
+    try:
+        if field == "dataframe_split":
+            return pd.DataFrame(value["data"], columns=value.get("columns"))
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return pd.DataFrame.from_records(value)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise _refused(f"{field!r} without a column {COLUMN!r} of texts") from error
+    return value
+
+
+def _refused(what: str) -> Refused:
+    return Refused(f"The request has {what}", _SEND)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that hears on host and port.
+    """A socket that listens on host and port.
 
     Raises:
       UserError: the port is taken, or the host is none of this machine.
@@ -145,19 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(app: OneSentence, heard: socket.socket) -> None:
-    """Answers until it is stopped: POST /invocations; GET /ping, /health and /version."""
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Answers until it is stopped."""
     config = uvicorn.Config(app, log_level="warning", lifespan="off")
-    uvicorn.Server(config).run(sockets=[heard])
-
-
-def application(recogniser: Recogniser) -> OneSentence:
-    """MLflow's scoring server over a model that is opened already.
-
-    MLflow would open it by what its MLmodel file names, which is a program; this opens nothing.
-    """
-    recogniser.warm_up()
-    # Of a declared type MLflow makes arrays, as wide for every text as for the longest.
-    meta = Model(signature=ModelSignature(Schema([ColSpec(AnyType(), COLUMN)])))
-    model = PyFuncModel(model_meta=meta, model_impl=Photographs(recogniser))
-    return OneSentence(scoring_server.init(model))
+    uvicorn.Server(config).run(sockets=[listening])

@@ -5,19 +5,17 @@ the second. This module is what MLflow calls a flavor: it can save a model.
 """
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import keras
-import mlflow.keras
-import numpy as np
 from mlflow import pyfunc
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map, Object, Property
 
 LOADER = "nutclf.serve.photographs"
 _PACKAGE = Path(__file__).parents[1]
-_CODE = "code"
 # What the loader imports of ours. Without any __init__.py: a namespace package gives way to the
 # whole package where that is installed, and serves where it is not.
 _CARRIED = (
@@ -29,42 +27,40 @@ _CARRIED = (
 )
 
 
-def save_model(
-    model: keras.Model, path: str, mlflow_model: Model, pip_requirements: list[str]
-) -> None:
-    """Saves as `mlflow.keras` does, and puts the interface for photographs beside it.
+def save_model(keras_file: Path, path: str, mlflow_model: Model, pip_requirements: list[str]):
+    """Saves a network that is a file already; it is copied, not opened.
 
     Args:
-      model: stock Keras; raw pixels [B, H, W, 3] to probabilities [B, n_classes].
+      keras_file: called model.keras; stock Keras, raw pixels to probabilities [B, n_classes].
       path: of the folder to write.
       mlflow_model: its description, completed and written as `MLmodel`.
       pip_requirements: of both interfaces.
     """
-    pixels = ModelSignature(Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]))
-    mlflow.keras.save_model(
-        model,
-        path,
-        mlflow_model=mlflow_model,
-        signature=pixels,
-        pip_requirements=pip_requirements,
+    # As mlflow.keras.save_model describes it; that function takes a network, seconds to open.
+    mlflow_model.add_flavor(
+        "keras",
+        data="data",
+        keras_version=keras.__version__,
+        keras_backend=keras.backend.backend(),
+        save_exported_model=False,
     )
-    for name in _CARRIED:
-        copy = Path(path) / _CODE / _PACKAGE.name / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_PACKAGE / name, copy)
-    environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME][pyfunc.ENV]
-    pyfunc.add_to_model(
-        mlflow_model,
-        LOADER,
-        code=_CODE,
-        conda_env=environment["conda"],
-        python_env=environment["virtualenv"],
-    )
-    mlflow_model.signature = signature()
-    mlflow_model.save(str(Path(path) / "MLmodel"))
+    mlflow_model.signature = _signature()  # as an argument it asks for an example, in a warning
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / _PACKAGE.name
+        for name in _CARRIED:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_PACKAGE / name, package / name)
+        pyfunc.save_model(
+            path,
+            loader_module=LOADER,
+            data_path=str(keras_file),
+            code_paths=[str(package)],
+            mlflow_model=mlflow_model,
+            pip_requirements=pip_requirements,
+        )
 
 
-def signature() -> ModelSignature:
+def _signature() -> ModelSignature:
     """Of the interface for photographs: base64 text in, one answer each out."""
     text, number = DataType.string, DataType.double
     ranked = Object([Property("label", text), Property("confidence", number)])

@@ -1,5 +1,7 @@
 """Models in MLflow: logged under their run, opened again by address."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,7 +13,6 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.tracking import MlflowClient
 from yaml import YAMLError
 
 from nutclf.data.folder import Split
@@ -23,23 +24,50 @@ from nutclf.track.evaluation import stored_predictions
 from nutclf.track.runs import Run
 from nutclf.track.store import Store
 
-NAME = "model"
-_KEPT = "model.keras"
+RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and the one reloaded
+
+LoadSplit = Callable[[str, int], Split]
+"""Reads a split ("train", "valid", "test") at an image size."""
+
+_NAME = "model"
+_FILE = "model.keras"
 _NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflow itself
 
 
-def log_model(run: Run, keras_file: bytes, metadata: Mapping[str, object]) -> str:
-    """STOPGAP until h-serve lands."""
-    import tempfile
-    client = run.client
-    experiment_id = client.get_run(run.run_id).info.experiment_id
+def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str, object]) -> str:
+    """Logs a network under a run.
+
+    Args:
+      run: RUNNING.
+      model: stock Keras, raw pixels 0..255 [B, H, W, 3] to probabilities [B, n_classes]: the
+        network itself, or its `.keras` file, which is kept as it is and not opened.
+      metadata: JSON-able; kept in the MLmodel file, the class order among it.
+
+    Returns:
+      Its address, `models:/m-...`.
+    """
+    experiment_id = run.client.get_run(run.run_id).info.experiment_id
+    # First, and of this experiment: `Model.log` alone would put it into experiment 0.
+    logged = run.client.create_logged_model(experiment_id, name=_NAME, source_run_id=run.run_id)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _KEPT
-        file.write_bytes(keras_file)
-        model = keras.models.load_model(file, safe_mode=True)
-    logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run.run_id)
-    return Model.log(None, flavor=flavor, model=model, model_id=logged.model_id, run_id=run.run_id,
-        pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED], metadata=dict(metadata)).model_uri
+        file = Path(folder) / _FILE
+        if isinstance(model, bytes):
+            file.write_bytes(model)
+        elif isinstance(model, Path):
+            shutil.copyfile(model, file)
+        else:
+            model.save(file)
+        info = Model.log(
+            None,
+            flavor=flavor,
+            keras_file=file,
+            model_id=logged.model_id,
+            run_id=run.run_id,
+            # Named, not inferred: for that MLflow loads the model in a new process, 11 to 15 s.
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
+            metadata=dict(metadata),
+        )
+    return info.model_uri
 
 
 def load_model(store: Store, uri: str) -> keras.Model:
@@ -52,7 +80,7 @@ def load_model(store: Store, uri: str) -> keras.Model:
     """
     folder = _folder(store, uri)
     try:
-        return keras.models.load_model(folder / "data" / _KEPT, safe_mode=True)
+        return keras.models.load_model(folder / "data" / _FILE, safe_mode=True)
     except (ValueError, TypeError, OSError) as error:
         raise _refused(store, uri, error) from error
 
@@ -84,13 +112,6 @@ def _refused(store: Store, uri: str, error: Exception) -> UserError:
     )
 
 
-RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and the one reloaded
-
-
-LoadSplit = Callable[[str, int], Split]
-"""Reads a split ("valid", "test") at an image size."""
-
-
 @dataclass(frozen=True)
 class Reloaded:
     """A model from the records.
@@ -120,7 +141,7 @@ def reload(store: Store, uri: str, load_split: LoadSplit) -> Reloaded:
 
 
 def reload_proved(store: Store, uri: str, run: Run, load_split: LoadSplit) -> Reloaded:
-    """Opens a model and holds its probabilities against those that its run recorded.
+    """Opens a model and compares its probabilities with those that its run recorded.
 
     On the valid split, whose predictions were recorded before the model was saved. Before anything
     is decided: a model that is not what it was must not see the test split either.
@@ -128,12 +149,9 @@ def reload_proved(store: Store, uri: str, run: Run, load_split: LoadSplit) -> Re
     Raises:
       RuntimeError: a probability differs by more than `RELOAD_TOLERANCE`.
     """
-    reloaded = reload(store, uri, load_split)
-    again, recorded = (
-        table.set_index("path") for table in (reloaded.valid, stored_predictions(run, "valid"))
-    )
-    classes = reloaded.classes
-    gap = np.abs(again.loc[recorded.index, classes] - recorded[classes]).to_numpy().max()
+    reloaded, recorded = reload(store, uri, load_split), stored_predictions(run, "valid")
+    again = reloaded.valid.set_index("path").loc[recorded["path"], reloaded.classes]
+    gap = np.abs(again.to_numpy() - recorded[reloaded.classes].to_numpy()).max()
     if not gap <= RELOAD_TOLERANCE:
         raise RuntimeError(
             f"{uri} of run {run.run_id} was reloaded and differs by {gap:.2g} in probability from "

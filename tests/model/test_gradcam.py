@@ -61,11 +61,6 @@ def test_a_channel_weighs_what_its_gradient_is_on_average(pixels):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_another_class_has_another_map(pixels):
-    one, other = (grad_cam(network(False), pixels[:1], np.array([i])) for i in (0, 1))
-    assert np.abs(one - other).max() > 0.1
-
-
 def test_a_network_that_is_quite_sure_still_says_where(pixels):
     """The softmax's own gradient is exactly 0 there."""
     sure = network(False, KERNEL * 100)

@@ -5,7 +5,6 @@ import os
 import pickle
 import sys
 import zipfile
-from dataclasses import replace
 
 import keras
 import pytest
@@ -19,15 +18,12 @@ from nutclf.track.promotion import promote
 from nutclf.track.registry import CHAMPION, Registry
 
 CHAMPION_URI = "models:/nutclf@champion"
-SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
 @pytest.fixture
 def executed(tmp_path, monkeypatch):
     """The folder that a payload makes when it runs."""
     monkeypatch.setenv("PAYLOAD", str(tmp_path / "executed"))
-    monkeypatch.setenv(SERVING, "")  # MLflow's scoring server sets it, and leaves it
-    monkeypatch.delenv(SERVING)
     monkeypatch.setattr(sys, "path", list(sys.path))  # `load_pyfunc` puts a model's code there
     return tmp_path / "executed"
 
@@ -72,10 +68,7 @@ def pickled_network(file, executed):
     file.write_bytes(pickle.dumps(Payload(executed)))
 
 
-PAYLOADS = pytest.mark.parametrize("spoil", [lambda_layer, foreign_class, pickled_network])
-
-
-@PAYLOADS
+@pytest.mark.parametrize("spoil", [lambda_layer, foreign_class, pickled_network])
 def test_predict_refuses_a_network_that_is_a_program(kept, model, executed, nuts, spoil):
     spoil(model / "data" / "model.keras", executed)
     with pytest.raises(UserError, match="is not opened, as its files are not those"):
@@ -83,16 +76,14 @@ def test_predict_refuses_a_network_that_is_a_program(kept, model, executed, nuts
     assert not executed.exists()
 
 
-@PAYLOADS
 def test_promote_refuses_it_too_and_the_alias_stays(
-    kept, model, executed, spoil, tiny_config, load_split, source
+    kept, model, executed, tiny_config, load_split, source
 ):
     before = Registry(kept.client(), "nutclf").at(CHAMPION).version
-    spoil(model / "data" / "model.keras", executed)
-    config = replace(tiny_config, name="promoted")
-    fingerprint = source.data.fingerprint
+    pickled_network(model / "data" / "model.keras", executed)
+    objective, fingerprint = tiny_config.objective, source.data.fingerprint
     with pytest.raises(UserError, match="is not opened, as its files are not those"):
-        promote(kept, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
+        promote(kept, "nutclf", "promoted", objective, load_split, fingerprint, dict)
     assert not executed.exists()
     assert Registry(kept.client(), "nutclf").at(CHAMPION).version == before
 
@@ -107,34 +98,24 @@ def test_the_payloads_run_where_they_are_allowed_to(executed, tmp_path):
     assert executed.exists()
 
 
-def test_pickles_beside_the_network_are_not_opened(kept, model, executed, nuts):
-    """Under the names that MLflow gives them, and named in its MLmodel file."""
+def test_programs_beside_the_network_are_not_run(kept, model, executed, nuts):
+    """Pickles and a loader under the names that MLflow gives them, and named in its MLmodel file.
+
+    MLflow's own loader imports what that file names, from the model's own folder.
+    """
     for name in ("custom_objects.cloudpickle", "python_model.pkl", "model.pkl"):
         for folder in (model, model / "data"):
             (folder / name).write_bytes(pickle.dumps(Payload(executed)))
-    description = model / "MLmodel"
-    text = description.read_text()
-    description.write_text(
-        text.replace("flavors:", "flavors:\n  sklearn:\n    pickled_model: model.pkl").replace(
-            "loader_module: nutclf.serve.photographs",
-            "loader_module: mlflow.pyfunc.model\n    python_model: python_model.pkl",
-        )
-    )
-    assert text != description.read_text()
-    answers = list(answer_files(kept, "nutclf", [nuts / "test"]))
-    assert len(answers) == 12
-    assert not executed.exists()
-
-
-def test_a_loader_that_lies_in_the_store_is_not_run(kept, model, executed, nuts):
-    """MLflow's own server imports what the MLmodel file names, from the model's own folder."""
     program = f"import os\nos.mkdir({str(executed)!r})\n"
     (model / "code" / "foreign_loader.py").write_text(program)
     description = model / "MLmodel"
     text = description.read_text()
     assert "loader_module: nutclf.serve.photographs" in text
-    description.write_text(text.replace("nutclf.serve.photographs", "foreign_loader"))
+    text = text.replace("flavors:", "flavors:\n  sklearn:\n    pickled_model: model.pkl")
+    text = text.replace("loader_module: nutclf.serve.photographs", "loader_module: foreign_loader")
+    description.write_text(text)
     application(open_champion(kept, "nutclf"))
+    assert len(list(answer_files(kept, "nutclf", [nuts / "test"]))) == 12
     assert not executed.exists()
     with pytest.raises(AttributeError, match="_load_pyfunc"):
         load_pyfunc(str(model))

@@ -4,8 +4,7 @@ An experiment file builds a `StudyConfig`; nothing else in the package holds a d
 and nobody reads a config with a fallback. An impossible value fails here, before any work.
 """
 
-import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nutclf.errors import UserError
 
@@ -193,17 +192,15 @@ class SearchSpace:
     batch_norm: tuple[str, ...] = ("still",)
 
     def __post_init__(self) -> None:
-        for name in RANGES:
-            low, high = getattr(self, name)
-            _require(low <= high, name, (low, high), "a range (low, high) with low <= high")
-        for name in (name for name in vars(self) if name not in RANGES):
-            values = getattr(self, name)
-            distinct = len(values) == len(set(values)) > 0
-            _require(distinct, name, values, "one or more different choices")
-        for n_unfrozen, schedule in itertools.product(self.n_unfrozen, self.lr_schedule):
-            for end in (0, 1):  # Recipe knows what is allowed: try both ends of every range
-                rate, epochs = self.dropout_rate[end], self.epochs[end]
-                Recipe(n_unfrozen, rate, epochs, schedule, self.learning_rate[end])
+        for name, values in vars(self).items():
+            if name in RANGES:
+                in_order = len(values) == 2 and values[0] <= values[1]
+                _require(in_order, name, values, "a range (low, high) with low <= high")
+            else:
+                distinct = len(values) == len(set(values)) > 0
+                _require(distinct, name, values, "one or more different choices")
+            for value in values:
+                replace(Recipe(), **{name: value})  # Recipe knows what is allowed
 
     @property
     def longest_training(self) -> int:
@@ -226,6 +223,7 @@ class StudyConfig:
         training. Epoch e sees view e mod n_views.
       n_folds: of the cross-validation.
       seed: everything random in the study follows from it.
+      image_size: side of the network's input, pixels; None is the network's own.
       feature_dtype: how features are kept on disk: "float32", with which a cached trial is the
         uncached one, or "float16": half of the disk, losses of deep fits change by up to 0.06.
     """
@@ -240,8 +238,15 @@ class StudyConfig:
     n_folds: int = 5
     seed: int = 0
     feature_dtype: str = "float32"
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
+        _require(
+            self.image_size is None or self.image_size >= 32,
+            "image_size",
+            self.image_size,
+            "32 or more pixels, or None",
+        )
         _require(
             self.n_views is None or self.n_views >= 1, "n_views", self.n_views, "1 or more, or None"
         )

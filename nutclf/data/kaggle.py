@@ -14,14 +14,12 @@ HANDLE = "gpiosenka/tree-nuts-image-classification"
 COUNTS = {"train": 1163, "valid": 50, "test": 50}
 """Images a split of the published data set."""
 
-SECONDS_TO_ANSWER = 6.0
-
 
 class DataUnavailable(UserError):
     """The data set cannot be fetched now; nothing is wrong with what the user gave."""
 
 
-def fetch(seconds_to_answer: float = SECONDS_TO_ANSWER) -> Path:
+def fetch(seconds_to_answer: float = 6.0) -> Path:
     """The folder of the data set, downloaded once into kagglehub's cache (`KAGGLEHUB_CACHE`).
 
     A copy in the cache is taken without asking the network.
@@ -42,29 +40,33 @@ def fetch(seconds_to_answer: float = SECONDS_TO_ANSWER) -> Path:
             f"Kaggle's {HANDLE} cannot be fetched ({reason}). To use photographs set NUTCLF_DATA "
             f"to a folder that has them, or try again with a network."
         ) from error
-    return _checked(_root_in(folder))
+    # The splits lie in the download itself or in a folder inside of it.
+    found = [path.parent for path in folder.rglob("train") if path.is_dir()]
+    root = min(found, key=lambda path: len(path.parts), default=folder)
+    splits = scan(root).files["split"].value_counts()
+    counts = {split: int(splits.get(split, 0)) for split in SPLITS}
+    if counts != COUNTS:
+        raise UserError(
+            f"Kaggle's {HANDLE} should have {COUNTS} images, but {root} has {counts}. Delete that "
+            f"folder and run again, or set NUTCLF_DATA to a folder of your own."
+        )
+    return root
 
 
 def _download(seconds_to_answer: float) -> Path:
     import kagglehub  # takes half a second, and the images may be at hand
+    from kagglehub.config import get_cache_folder
     from kagglesdk.kaggle_env import is_in_kaggle_notebook
 
-    version = _version_in_cache()
-    if version is None:
-        if not is_in_kaggle_notebook():  # there the data come another way, without internet too
-            _require_answer(seconds_to_answer)
-        return Path(kagglehub.dataset_download(HANDLE))
-    # Without a version kagglehub asks the network for the newest, also when it has a copy.
-    return Path(kagglehub.dataset_download(f"{HANDLE}/versions/{version}"))
-
-
-def _version_in_cache() -> int | None:
-    """The newest version that kagglehub has in full: it puts `N.complete` beside `versions/`."""
-    from kagglehub.config import get_cache_folder
-
     kept = Path(get_cache_folder(), "datasets", HANDLE)
+    # kagglehub puts `N.complete` beside `versions/` when it has a version in full.
     whole = [int(mark.stem) for mark in kept.glob("*.complete") if mark.stem.isdecimal()]
-    return max((n for n in whole if (kept / "versions" / str(n)).is_dir()), default=None)
+    if whole := [version for version in whole if (kept / "versions" / str(version)).is_dir()]:
+        # Without a version kagglehub asks the network for the newest, also when it has a copy.
+        return Path(kagglehub.dataset_download(f"{HANDLE}/versions/{max(whole)}"))
+    if not is_in_kaggle_notebook():  # there the data come another way, without internet too
+        _require_answer(seconds_to_answer)
+    return Path(kagglehub.dataset_download(HANDLE))
 
 
 def _require_answer(seconds: float) -> None:
@@ -76,41 +78,22 @@ def _require_answer(seconds: float) -> None:
     from kagglesdk.kaggle_env import get_endpoint, get_env
 
     url = get_endpoint(get_env())
-    outcome: list[object] = []
+    failure: list[object] = [f"no answer within {seconds:g} s"]
 
     def ask() -> None:
         try:
             # `urlopen` would keep the proxies of its first call for the life of the process.
             urllib.request.build_opener().open(url, timeout=seconds).close()
-            outcome.append(None)
-        except HTTPError as refusal:
+        except HTTPError as refusal:  # an answer all the same
             refusal.close()
-            outcome.append(None)
         except Exception as error:
-            outcome.append(getattr(error, "reason", error))
+            failure[0] = getattr(error, "reason", error)
+            return
+        failure.clear()
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(seconds)
-    failure = outcome[0] if outcome else f"no answer within {seconds:g} s"
     # Python and kagglehub may trust different certificates; the server did answer.
-    if failure is not None and not isinstance(failure, ssl.SSLError):
-        raise OSError(str(failure))
-
-
-def _root_in(folder: Path) -> Path:
-    """The folder that holds train/: the download itself, or one inside of it."""
-    found = [path for path in folder.rglob("train") if path.is_dir()]
-    found.sort(key=lambda path: len(path.parts))
-    return found[0].parent if found else folder
-
-
-def _checked(root: Path) -> Path:
-    found = scan(root).files["split"].value_counts()
-    counts = {split: int(found.get(split, 0)) for split in SPLITS}
-    if counts != COUNTS:
-        raise UserError(
-            f"Kaggle's {HANDLE} should have {COUNTS} images, but {root} has {counts}. Delete that "
-            f"folder and run again, or set NUTCLF_DATA to a folder of your own."
-        )
-    return root
+    if failure and not isinstance(failure[0], ssl.SSLError):
+        raise OSError(str(failure[0]))

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nutclf.data.folder import ImageFolder, scan
+from nutclf.data.folder import DataSet, scan
 from nutclf.data.kaggle import DataUnavailable, fetch
 from nutclf.errors import UserError
 
 ENVIRONMENT_VARIABLE = "NUTCLF_DATA"
 LOCAL_FOLDER = "data/tree-nuts"
-DRAWN_SEED = 0
-"""Everyone's drawings are the same, so that results on them can be compared."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +18,19 @@ class DataSource:
     """A data set that was found and checked.
 
     Attributes:
-      folder: the scanned folder.
+      data: its classes and the table of its files.
       kind: photographs, or drawn; records of the two never mix.
       origin: a sentence for the banner: what this is, and where it came from.
     """
 
-    folder: ImageFolder
+    data: DataSet
     kind: Literal["photographs", "drawn"]
     origin: str
 
     @property
     def root(self) -> Path:
         """The folder on disk, absolute."""
-        return self.folder.root
+        return self.data.root
 
 
 def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSource:
@@ -48,16 +46,12 @@ def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSour
       UserError: a folder that was named, here or in NUTCLF_DATA, is missing or malformed. Only
         Kaggle out of reach makes `auto` fall back on drawings.
     """
-    if data == "auto":
-        return _auto(environ, workdir)
     if data == "drawn":
         return _drawn(workdir, "Drawn images, as asked for; they are no photographs.")
     if not data:
         raise UserError("The data set is ''; allowed: auto, drawn or the path of a folder.")
-    return _photographs(workdir / Path(data).expanduser(), "as asked for")
-
-
-def _auto(environ: Mapping[str, str], workdir: Path) -> DataSource:
+    if data != "auto":
+        return _photographs(workdir / Path(data).expanduser(), "as asked for")
     if named := environ.get(ENVIRONMENT_VARIABLE):
         try:
             return _photographs(workdir / Path(named).expanduser(), f"from ${ENVIRONMENT_VARIABLE}")
@@ -76,11 +70,11 @@ def _auto(environ: Mapping[str, str], workdir: Path) -> DataSource:
 
 
 def _photographs(root: Path, how: str) -> DataSource:
-    folder = scan(root)
-    return DataSource(folder, "photographs", f"Photographs in {folder.root}, {how}.")
+    data = scan(root)
+    return DataSource(data, "photographs", f"Photographs in {data.root}, {how}.")
 
 
 def _drawn(workdir: Path, origin: str) -> DataSource:
     from nutclf.data import drawn
 
-    return DataSource(scan(drawn.ensure(workdir / "data", DRAWN_SEED)), "drawn", origin)
+    return DataSource(scan(drawn.ensure(workdir / "data")), "drawn", origin)

@@ -4,16 +4,15 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 
 from nutclf.errors import UserError
 
-_SHIPPED = Path(__file__).parent
 DOWNLOAD_TIMEOUT_S = 20.0
 
 
@@ -24,72 +23,51 @@ class BackboneSpec:
     Attributes:
       name: as used in configs and records.
       application: constructor in `keras.applications`.
-      alpha: MobileNetV2's width multiplier; 1.0 for networks without one.
       image_size: side of the square input, pixels.
-      feature_width: channels of the output.
       scale, offset: a channel's input is `pixel * scale + offset`, for pixels 0..255.
       weights_file: file name looked for in the folder `NUTCLF_WEIGHTS`.
-      shipped: whether that file is part of this package.
+      shipped_file: packed weights in this package, used when no others can be had; "" for none.
     """
 
     name: str
     application: str
-    alpha: float
     image_size: int
-    feature_width: int
     scale: tuple[float, ...]
     offset: tuple[float, ...]
     weights_file: str
-    shipped: bool = False
+    shipped_file: str = ""
 
-    def build(self) -> keras.Model:
-        """The network without its top: scaled float32 [B, S, S, 3] to features [B, h, w, C]."""
-        width = {} if self.alpha == 1.0 else {"alpha": self.alpha}
-        return getattr(keras.applications, self.application)(
-            include_top=False,
-            weights=None,
-            input_shape=(self.image_size, self.image_size, 3),
-            name=self.name,
-            **width,
-        )
+    def build(self, **arguments) -> keras.Model:
+        """The network, by default without its top: scaled float32 [B, S, S, 3] to [B, h, w, C]."""
+        defaults = {"include_top": False, "weights": None, "name": self.name}
+        shape = (self.image_size, self.image_size, 3)
+        build = getattr(keras.applications, self.application)
+        return build(input_shape=shape, **defaults | arguments)
 
 
 # keras.applications.densenet scales to 0..1, then by the ImageNet mean and deviation ("torch").
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# keras.applications.mobilenet_v2 scales to -1..1 (mode "tf").
-_MINUS_ONE_TO_ONE = {"scale": (1 / 127.5,) * 3, "offset": (-1.0,) * 3}
 
 BACKBONES = {
     spec.name: spec
     for spec in (
         BackboneSpec(
-            "mobilenetv2",
-            "MobileNetV2",
-            1.0,
-            224,
-            1280,
+            name="mobilenetv2",
+            application="MobileNetV2",
+            image_size=224,
+            # keras.applications.mobilenet_v2 scales to -1..1 (mode "tf").
+            scale=(1 / 127.5,) * 3,
+            offset=(-1.0,) * 3,
             weights_file="mobilenet_v2_1.0_224_no_top.weights.h5",
-            **_MINUS_ONE_TO_ONE,
+            shipped_file="mobilenet_v2_1.0_224_no_top.npz",
         ),
         BackboneSpec(
-            "densenet169",
-            "DenseNet169",
-            1.0,
-            224,
-            1664,
+            name="densenet169",
+            application="DenseNet169",
+            image_size=224,
             scale=tuple(1 / (255 * deviation) for deviation in _DEVIATION),
             offset=tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
             weights_file="densenet169_no_top.weights.h5",
-        ),
-        BackboneSpec(
-            "mobilenetv2-drawn",
-            "MobileNetV2",
-            0.35,
-            96,
-            1280,
-            weights_file="mobilenet_v2_0.35_96_no_top.weights.h5",
-            shipped=True,
-            **_MINUS_ONE_TO_ONE,
         ),
     )
 }
@@ -112,49 +90,92 @@ class Backbone:
     digest: str
 
 
-def find_spec(name: str) -> BackboneSpec:
-    """The spec called `name`; a UserError lists the known ones."""
+def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
+    """The network called `name`, at another image size than its own if one is given.
+
+    Raises:
+      UserError: the name is unknown; the message lists the known ones.
+    """
     if name not in BACKBONES:
         raise UserError(f"Unknown backbone {name!r}; known are {', '.join(sorted(BACKBONES))}.")
-    return BACKBONES[name]
+    spec = BACKBONES[name]
+    return spec if image_size is None else replace(spec, image_size=image_size)
 
 
-def load_backbone(name: str, weights: str = "pretrained") -> Backbone:
+def load_backbone(
+    name: str,
+    weights: str = "pretrained",
+    image_size: int | None = None,
+    digest: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Backbone:
     """Builds a network and fills in its weights.
+
+    Weights are looked for in the folder `NUTCLF_WEIGHTS`, then in Keras' cache and download, then
+    (MobileNetV2) in this package.
 
     Args:
       name: a key of `BACKBONES`.
       weights: "pretrained", or "random" for tests of the machinery: that network has seen nothing.
+      image_size: side of the input, pixels; None is the network's own.
+      digest: of the weights that a study was begun with; those are taken wherever they are, and
+        the first ones found where they are nowhere.
+      say: takes a line where the shipped weights are used.
 
     Raises:
       UserError: unknown name; weights that fit another network; none to be had.
     """
-    spec = find_spec(name)
+    spec = find_spec(name, image_size)
     if weights not in ("pretrained", "random"):
         raise UserError(f"weights is {weights!r}; allowed: pretrained, random.")
     model = spec.build()
-    origin = "random" if weights == "random" else _load_pretrained(spec, model)
-    return Backbone(spec, model, origin, _digest(model))
+    if weights == "random":
+        return Backbone(spec, model, "random", weights_digest(model))
+    failures = []
+    for load in _SOURCES if digest is None else _SOURCES_KNOWN:
+        try:
+            origin = load(spec, model)
+        except _NotHere as reason:
+            failures.append(str(reason))
+            continue
+        if digest in (None, found := weights_digest(model)):
+            if load is _from_package:
+                say(_SHIPPED_NOTE.format("; ".join(failures) or "the study began with them"))
+            return Backbone(spec, model, origin, found)
+    if digest is not None:  # whoever compares digests has the sentence for it
+        return load_backbone(name, weights, image_size, say=say)
+    raise UserError(
+        f"No weights for {spec.name}: {'; '.join(failures)}. Connect to the internet, or set "
+        f"NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
+    )
 
 
-def _load_pretrained(spec: BackboneSpec, model: keras.Model) -> str:
-    folder = _SHIPPED if spec.shipped else os.environ.get("NUTCLF_WEIGHTS") or None
-    if folder is None:
-        return _load_from_keras(spec, model)
-    path = Path(folder) / spec.weights_file
-    if path.is_file():
-        _load_file(spec, model, path)
-        return path.name
-    if not path.parent.is_dir():
+class _NotHere(Exception):
+    """Weights cannot be had from one source; the message says why."""
+
+
+def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
+    folder = os.environ.get("NUTCLF_WEIGHTS")
+    if not folder:
+        raise _NotHere("NUTCLF_WEIGHTS is not set")
+    if not Path(folder).is_dir():
         raise UserError(
-            f"NUTCLF_WEIGHTS names {str(folder)!r}, which is not a folder; "
-            f"name the folder that holds {spec.weights_file}, or unset it to let Keras download."
+            f"NUTCLF_WEIGHTS names {folder!r}, which is not a folder; name the folder that holds "
+            f"{spec.weights_file}, or unset it to let Keras download."
         )
-    # The folder may hold the other network only.
-    return _load_from_keras(spec, model, beside=f" and {folder} holds no {spec.weights_file}")
+    path = Path(folder) / spec.weights_file
+    if not path.is_file():  # the folder may hold the other network only
+        raise _NotHere(f"{folder} holds no {spec.weights_file}")
+    load_weights_file(model, path, f"{spec.application} (no top, {spec.image_size} pixels)")
+    return path.name
 
 
-def _load_file(spec: BackboneSpec, model: keras.Model, path: Path) -> None:
+def load_weights_file(model: keras.Model, path: Path, what: str) -> None:
+    """Fills a model from a `.weights.h5` file.
+
+    Raises:
+      UserError: the file holds something else than `what`.
+    """
     try:
         with warnings.catch_warnings():
             # Keras warns once for each of a hundred layers before it raises for all of them.
@@ -163,27 +184,50 @@ def _load_file(spec: BackboneSpec, model: keras.Model, path: Path) -> None:
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"{path} does not hold the weights of {spec.application} (alpha {spec.alpha:g}, no "
-            f"top, {spec.image_size} pixels): {reason} Put the right file there, or unset "
-            "NUTCLF_WEIGHTS."
+            f"{path} does not hold the weights of {what}: {reason} Put the right file there, or "
+            "unset NUTCLF_WEIGHTS."
         ) from error
 
 
-def _load_from_keras(spec: BackboneSpec, model: keras.Model, beside: str = "") -> str:
-    """Copies the ImageNet weights that Keras keeps in its cache, downloading them if need be."""
+def _from_keras(spec: BackboneSpec, model: keras.Model) -> str:
     try:
-        with socket_timeout(DOWNLOAD_TIMEOUT_S):
-            donor = getattr(keras.applications, spec.application)(
-                include_top=False, weights="imagenet", input_shape=model.input_shape[1:]
-            )
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        reason = str(error).strip().rsplit(" -- ", 1)[-1][:200]  # the address is long, and fixed
-        raise UserError(
-            f"No weights for {spec.name}: Keras could not fetch them ({reason}){beside}. Connect "
-            f"to the internet, or set NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
-        ) from error
+        donor = fetch_from_keras(lambda: spec.build(weights="imagenet", name=None))
+    except OSError as error:
+        raise _NotHere(f"Keras could not fetch them ({error})") from error
     model.set_weights(donor.get_weights())
     return "keras.applications imagenet"
+
+
+def fetch_from_keras(build: Callable[[], keras.Model]) -> keras.Model:
+    """A model whose weights Keras takes from its cache, or downloads.
+
+    Raises:
+      OSError: it could not; the message is short.
+    """
+    try:
+        with socket_timeout(DOWNLOAD_TIMEOUT_S):
+            return build()
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        # The address is long, and always the same.
+        raise OSError(str(error).strip().rsplit(" -- ", 1)[-1][:200]) from error
+
+
+def _from_package(spec: BackboneSpec, model: keras.Model) -> str:
+    from nutclf.model.packed import load_packed
+
+    if not spec.shipped_file:
+        raise _NotHere("none are shipped with this package")
+    load_packed(model, Path(__file__).parent / spec.shipped_file)
+    return f"shipped {spec.shipped_file}"
+
+
+_SOURCES = (_from_folder, _from_keras, _from_package)
+# A study that began with the shipped weights goes on with them without a download.
+_SOURCES_KNOWN = (_from_folder, _from_package, _from_keras)
+_SHIPPED_NOTE = (
+    "Weights: the ImageNet weights shipped with this package ({}). For Keras' own, connect to the "
+    "internet, or set NUTCLF_WEIGHTS, before a study begins."
+)
 
 
 @contextmanager
@@ -197,7 +241,8 @@ def socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _digest(model: keras.Model) -> str:
+def weights_digest(model: keras.Model) -> str:
+    """sha256 of all weight arrays of a model in order, hexadecimal."""
     digest = hashlib.sha256()
     for value in model.get_weights():
         digest.update(value.tobytes())

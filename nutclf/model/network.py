@@ -1,6 +1,6 @@
 """The trainable tail, and the deployable whole that takes raw pixels and is stock Keras."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -127,13 +127,15 @@ class Deployable:
         pooled = keras.layers.GlobalAveragePooling2D(name="pool")(self._body(scaled))
         self.model = keras.Model(pixels, add_head(pooled, n_classes, 0.5, 0), name="nutclf")
 
-    def fill(self, tail: keras.Model) -> keras.Model:
-        """Puts a trained tail behind the untouched prefix and returns the whole."""
-        weights = self._original | {layer.name: layer.get_weights() for layer in tail.layers}
+    def fill(
+        self, tail_weights: Mapping[str, Sequence[np.ndarray]], dropout_rate: float
+    ) -> keras.Model:
+        """Puts a trained tail, by layer name, behind the untouched prefix; returns the whole."""
+        weights = self._original | dict(tail_weights)
         for layer in (*self._body.layers, *self.model.layers):
             if layer.name in weights and layer is not self._body:
                 layer.set_weights(weights[layer.name])
-        self.model.get_layer("dropout").rate = tail.get_layer("dropout").rate
+        self.model.get_layer("dropout").rate = dropout_rate
         return self.model
 
 

@@ -1,53 +1,92 @@
-"""The Optuna study: opened or made, refused when it is not the one that was asked for."""
+"""The Optuna study: opened, made, widened, or refused when it is another than was asked for."""
 
 import dataclasses
 import hashlib
 import json
+import warnings
+from pathlib import Path
 
 import optuna
-from filelock import FileLock
-from optuna.trial import TrialState
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
 
-from nutclf.config import StudyConfig
+from nutclf.config import RANGES, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import UserError
-from nutclf.search.space import as_parameters
-from nutclf.track.store import Store
+from nutclf.track.store import Store, make_whole
+from nutclf.track.trial_log import flatten
 
+BLOCKS_PER_FOLD = 8
+"""Scores that a fold reports for pruning: the accuracy of each of its eight blocks of images. Five
+fold scores alone cannot tell two recipes apart: Wilcoxon's smallest p for 2 pairs is 0.25, for 8
+pairs 0.004."""
+
+RETRY_OF, KILLS = "retry_of", "kills"
+"""User attributes of a trial that repeats another: its number, and how many drivers died in it."""
+
+MAX_KILLS = 3  # a recipe that kills its driver would do it again
 _SIGNATURE = "signature"
 _STARTUP_TRIALS = 8  # drawn at random before TPE has something to go by
+_MISSING, _WHOLE = "absent", "whole"
+_SQLITE, _SPACE = "sqlite:///", "space."
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def open_study(store: Store, config: StudyConfig, facts: dict[str, str]) -> optuna.Study:
+def open_study(
+    store: Store, config: StudyConfig, facts: dict[str, str]
+) -> tuple[optuna.Study, list[str]]:
     """Opens the study called `config.name`, or makes it with the baseline as its trial 0.
+
+    A search space that only gained choices, or a parameter whose default is the old behaviour, is
+    taken over: the old trials stay, under their numbers. To be called by the holder of the study's
+    lock.
 
     Args:
       store: says where.
       config: of the study.
       facts: what else results depend on: fingerprint of the data, digest of the weights.
 
+    Returns:
+      The study, and the names of the parameters whose space was widened.
+
     Raises:
       UserError: the study there has another space, objective or data; the differences are listed.
         Or the space cannot draw the baseline.
     """
-    signature, first = _signature(config, facts), as_parameters(config.baseline, config.space)
-    with FileLock(store.folder / "store.lock"):
-        storage = open_storage(store.optuna_url)
-        known = {study.study_name for study in optuna.get_all_study_summaries(storage)}
-        study = optuna.create_study(
-            storage=storage,
-            study_name=config.name,
-            direction=config.objective.direction,
-            load_if_exists=True,
-        )
-        if config.name in known and _SIGNATURE in study.user_attrs:
-            _refuse_changes(config.name, json.loads(study.user_attrs[_SIGNATURE]), signature)
-        else:
-            study.set_user_attr(_SIGNATURE, json.dumps(signature))
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(first)
-    return study
+    now, first = signature(config, facts), as_parameters(config.baseline, config.space)
+    storage = open_storage(store)
+    _finish_widening(storage, config)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=config.name,
+        direction=config.objective.direction,
+        load_if_exists=True,
+    )
+    widened = []
+    if _SIGNATURE in study.user_attrs:
+        before = json.loads(study.user_attrs[_SIGNATURE])
+        changed = _changes(before, now)
+        if changed:
+            widened = _widened(before, changed, config)
+            study = _widen(storage, study, config, widened)
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(first)
+    study.set_user_attr(_SIGNATURE, json.dumps(now))
+    study.pruner = pruner_for(config)
+    return study, widened
+
+
+def stored_digest(store: Store, name: str) -> str | None:
+    """Digest of the weights that a study began with; None where there is no such study."""
+    url = store.optuna_url
+    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
+        return None
+    try:
+        study = find_study(store, name)
+    except KeyError:
+        return None
+    digest = json.loads(study.user_attrs.get(_SIGNATURE, "{}")).get("weights_digest")
+    return None if digest is None else json.loads(digest)
 
 
 def find_study(store: Store, name: str) -> optuna.Study:
@@ -56,19 +95,25 @@ def find_study(store: Store, name: str) -> optuna.Study:
     Raises:
       KeyError: there is none of this name.
     """
-    return optuna.load_study(study_name=name, storage=open_storage(store.optuna_url))
+    return optuna.load_study(study_name=name, storage=open_storage(store))
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
-    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
-    return optuna.storages.RDBStorage(url, patient)
+def open_storage(store: Store) -> optuna.storages.RDBStorage:
+    """Optuna's records; a SQLite file that is not there yet is made whole or not at all.
+
+    SQLite lets one process write at a time: the others wait a minute.
+    """
+    url = store.optuna_url
+    if not url.startswith(_SQLITE):
+        return optuna.storages.RDBStorage(url)
+    make_whole(Path(url.removeprefix(_SQLITE)), optuna.storages.RDBStorage)
+    return optuna.storages.RDBStorage(url, {"connect_args": {"timeout": 60}})
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
     """The sampler of trial `number`: a function of the study's seed and that number alone.
 
-    A sampler seeded once would repeat its draws in every worker and after every restart.
+    A sampler seeded once would repeat its draws after every restart.
     """
     digest = hashlib.sha256(f"{config.seed}/{number}".encode()).digest()
     return optuna.samplers.TPESampler(
@@ -78,39 +123,181 @@ def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler
     )
 
 
+def pruner_for(config: StudyConfig) -> optuna.pruners.BasePruner:
+    """Paired scores of the same images call for Wilcoxon's test; learning curves for the median."""
+    if config.objective.cross_validated:
+        with warnings.catch_warnings():
+            # Its interface may change, and this project pins Optuna.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=BLOCKS_PER_FOLD)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+
+
+def n_done(study: optuna.Study) -> int:
+    """Trials that ended COMPLETE or PRUNED: what TRIALS counts."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
 def n_complete(study: optuna.Study) -> int:
-    """How many trials came to a result."""
+    """Trials that have a value."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
-def _signature(config: StudyConfig, facts: dict[str, str]) -> dict[str, str]:
+def queue_again(study: optuna.Study, trial: FrozenTrial, killed: bool) -> bool:
+    """Queues the recipe of a trial that was cut off; whether it is queued.
+
+    To be called before the trial is told to have failed: whoever dies in between leaves a trial
+    that still says RUNNING, and is not queued a second time.
+
+    Args:
+      study: of the trial.
+      trial: cut off.
+      killed: whether its driver died in it; that is forgiven `MAX_KILLS` times.
+    """
+    kills = trial.user_attrs.get(KILLS, 0) + killed
+    # What was drawn, or what was queued to be drawn: the end may come before the drawing.
+    recipe = trial.params or trial.system_attrs.get("fixed_params", {})
+    if kills > MAX_KILLS or not recipe:
+        return False
+    queued = {other.user_attrs.get(RETRY_OF) for other in study.get_trials(deepcopy=False)}
+    if trial.number not in queued:
+        study.enqueue_trial(recipe, user_attrs={RETRY_OF: trial.number, KILLS: kills})
+    return True
+
+
+def suggest(trial: optuna.Trial, space: SearchSpace) -> Recipe:
+    """Draws a recipe; a field with a single choice is fixed, and not a parameter of the trial."""
+    drawn = {}
+    for name, values in vars(space).items():
+        if name == "epochs":
+            drawn[name] = trial.suggest_int(name, *values)
+        elif name in RANGES:
+            drawn[name] = trial.suggest_float(name, *values, log=name == "learning_rate")
+        elif len(values) > 1:
+            drawn[name] = trial.suggest_categorical(name, values)
+        else:
+            drawn[name] = values[0]
+    return Recipe(**drawn)
+
+
+def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
+    """The parameters that make `suggest` return `recipe`, for `Study.enqueue_trial`.
+
+    Raises:
+      UserError: the space cannot draw this recipe; the message names the field.
+    """
+    parameters = {}
+    for name, allowed in vars(space).items():
+        value = getattr(recipe, name)
+        inside = allowed[0] <= value <= allowed[-1] if name in RANGES else value in allowed
+        if not inside:
+            raise UserError(
+                f"{name}={value!r} of the baseline is outside the space {allowed}; widen the space "
+                "or give the study another baseline."
+            )
+        if name in RANGES or len(allowed) > 1:
+            parameters[name] = value
+    return parameters
+
+
+def signature(config: StudyConfig, facts: dict[str, str]) -> dict[str, str]:
     """Everything that two results must share to be ranked against each other, as flat text."""
     fields = dataclasses.asdict(config) | facts
     del fields["name"]
     # Through JSON, so that what was stored and what is now compare as the same kinds of value.
-    flat = json.loads(json.dumps(flatten(fields)))
-    return {key: json.dumps(value) for key, value in flat.items()}
+    return {key: json.dumps(value) for key, value in flatten(fields).items()}
 
 
-def flatten(fields: dict, prefix: str = "") -> dict[str, object]:
-    """Nested dicts as one, with dotted keys."""
-    flat = {}
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _changes(before: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """What differs, as (before, now). A setting that was not known before had its default."""
+    plain = StudyConfig("", "", SearchSpace(n_unfrozen=(0,)))
+    defaults = signature(plain, {})
+    changed = {}
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key, _MISSING), now.get(key, _MISSING)
+        if old == _MISSING and new == defaults.get(key):
+            continue
+        if old != new:
+            changed[key] = old, new
+    return changed
 
 
-def _refuse_changes(name: str, before: dict[str, str], now: dict[str, str]) -> None:
-    keys = sorted(before.keys() | now.keys())
-    changed = [key for key in keys if before.get(key) != now.get(key)]
-    if changed:
-        listed = "; ".join(
-            f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in changed
+def _widened(
+    before: dict[str, str], changed: dict[str, tuple[str, str]], config: StudyConfig
+) -> list[str]:
+    """The parameters that only gained choices. Raises `UserError` where anything else changed."""
+    if all(_only_gains(key, old, new) for key, (old, new) in changed.items()):
+        return [key.removeprefix(_SPACE) for key in changed]
+    listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
+    raise UserError(
+        f"Study {config.name!r} was begun with other settings, so its trials cannot be ranked "
+        f"against new ones ({listed}). Go on with the old settings, or begin a new study with "
+        "NAME=."
+    )
+
+
+def _only_gains(key: str, old: str, new: str) -> bool:
+    name = key.removeprefix(_SPACE)
+    if not key.startswith(_SPACE) or name in RANGES or new == _MISSING:
+        return False
+    return set(_choices_before(name, old)) < set(json.loads(new))
+
+
+def _choices_before(name: str, old: str) -> list:
+    """A parameter that was not there yet had its default."""
+    return [getattr(Recipe(), name)] if old == _MISSING else json.loads(old)
+
+
+def _widen(
+    storage: optuna.storages.RDBStorage,
+    study: optuna.Study,
+    config: StudyConfig,
+    names: list[str],
+) -> optuna.Study:
+    """The study with its trials carried over to the wider space.
+
+    Optuna refuses other choices for a parameter, so the trials are copied: first to a study aside,
+    then back under the study's own name. Whoever dies in between leaves the study aside whole, and
+    the next driver goes on from there.
+    """
+    old = json.loads(study.user_attrs[_SIGNATURE])
+    aside = optuna.create_study(
+        storage=storage, study_name=_aside(config), direction=config.objective.direction
+    )
+    for trial in study.get_trials():
+        for name in names:
+            choices = CategoricalDistribution(getattr(config.space, name))
+            had = _choices_before(name, old.get(f"{_SPACE}{name}", _MISSING))
+            fixed = trial.system_attrs.get("fixed_params")
+            if fixed is not None:  # a queued recipe
+                fixed.setdefault(name, had[0])
+            if trial.state != TrialState.WAITING and trial.params:
+                trial.params.setdefault(name, had[0])
+                trial.distributions[name] = choices
+        aside.add_trial(trial)
+    aside.set_user_attr(_SIGNATURE, study.user_attrs[_SIGNATURE])
+    aside.set_user_attr(_WHOLE, True)
+    _finish_widening(storage, config)
+    return optuna.load_study(study_name=config.name, storage=storage)
+
+
+def _finish_widening(storage: optuna.storages.RDBStorage, config: StudyConfig) -> None:
+    """Puts a finished copy in the place of its original, and drops an unfinished one."""
+    names = optuna.get_all_study_names(storage)
+    if _aside(config) not in names:
+        return
+    aside = optuna.load_study(study_name=_aside(config), storage=storage)
+    if aside.user_attrs.get(_WHOLE):
+        if config.name in names:
+            optuna.delete_study(study_name=config.name, storage=storage)
+        optuna.copy_study(
+            from_study_name=_aside(config),
+            from_storage=storage,
+            to_storage=storage,
+            to_study_name=config.name,
         )
-        raise UserError(
-            f"Study {name!r} was begun with other settings, so its trials cannot be ranked against "
-            f"new ones ({listed}). Go on with the old settings, or begin a new study with NAME=."
-        )
+    optuna.delete_study(study_name=_aside(config), storage=storage)
+
+
+def _aside(config: StudyConfig) -> str:
+    return f"{config.name} (being widened)"

@@ -1,28 +1,210 @@
-"""One trial: a recipe is drawn, trained, judged and recorded; state and status always agree."""
+"""One trial, step by step: it asks for fits, judges what comes back, and records it."""
 
 import contextlib
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
+import pandas as pd
 from optuna.trial import TrialState
 
 from nutclf.config import Recipe, StudyConfig
+from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
+from nutclf.evaluate.predictions import prediction_table
 from nutclf.process import signals_deferred
-from nutclf.search.crossval import BLOCKS_PER_FOLD
-from nutclf.search.records import describe, record_fit, record_settings, record_sizes
-from nutclf.search.scoring import Watch, full_score
-from nutclf.search.space import suggest
+from nutclf.search.study import BLOCKS_PER_FOLD, queue_again, suggest
 from nutclf.track.runs import DataRecord, Run, trial_run
-from nutclf.train.workbench import Workbench
+from nutclf.track.trial_log import (
+    describe,
+    log_best,
+    log_cross_validation,
+    log_epochs,
+    log_mean_of_folds,
+    log_model_of,
+    log_settings,
+)
+from nutclf.train.jobs import ALL, Assembled, AssembleJob, FitJob, Job, Setting
+from nutclf.train.workbench import FitResult
 
 RUN_ID = "mlflow_run_id"
 """User attribute of an Optuna trial: which run holds its records."""
 
 _FOLDS_THAT_PRUNE = 2  # later most of the work is done, and only a result counts
+
+
+class TimeIsUp(Exception):
+    """No new fit begins any more."""
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """What all trials of a study share.
+
+    Attributes:
+      optuna: the study as Optuna knows it.
+      run: the study as MLflow knows it.
+      setting: of every job.
+      data: what runs say of the data.
+      image_size: side of the network's input, pixels.
+    """
+
+    optuna: optuna.Study
+    run: Run
+    setting: Setting
+    data: DataRecord
+    image_size: int
+
+    @property
+    def config(self) -> StudyConfig:
+        return self.setting.config
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What a person needs beside a model; the class order is read from here only."""
+        return {
+            "classes": list(self.setting.data.classes),
+            "image_size": self.image_size,
+            "pixels": "RGB, 0 to 255, uint8 or float, [B, H, W, 3]",
+            "backbone": self.config.backbone,
+            "data_fingerprint": self.data.fingerprint,
+            "data_source": self.data.kind,
+        }
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """The images of a split: path, label, and for "train" the fold."""
+        return self.setting.data.split(split)
+
+    def table(self, split: str, y_prob: np.ndarray) -> pd.DataFrame:
+        """Predictions of a split as a table; out of fold for "train"."""
+        rows = self.rows(split)
+        fold = rows["fold"].to_numpy() if split == "train" else None
+        labels = rows["label"].to_numpy(np.int64)
+        return prediction_table(rows["path"], labels, y_prob, self.setting.data.classes, fold)
+
+
+@dataclass
+class Fits:
+    """The fits of one run: a trial's, or those of its recipe from another seed.
+
+    `steps` yields a job and is sent its result; `on_epoch` hears of the job that is out.
+    """
+
+    study: OpenStudy
+    run: Run
+    recipe: Recipe
+    seed: int
+    trial: optuna.Trial | None = None
+    fold: int = ALL
+    seconds_features: float = 0.0
+    seconds_train: float = 0.0
+    pruned: str = ""
+    logged: set[int] = field(default_factory=set)
+
+    def job(self, fold: int) -> FitJob:
+        """The next fit."""
+        self.fold, self.logged = fold, set()
+        config = self.study.config
+        may_stop = self.trial is not None and not config.objective.cross_validated
+        return FitJob(self.study.setting, self.recipe, self.seed, fold, may_stop)
+
+    def on_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
+        """Logs an epoch once, whatever attempt it came from; whether the fit goes on."""
+        if epoch in self.logged:
+            return True
+        self.logged.add(epoch)
+        prefix = "" if self.fold == ALL else f"fold_{self.fold + 1}/"
+        log_epochs(self.run, {epoch: figures}, prefix)
+        objective = self.study.config.objective
+        if self.trial is None or objective.cross_validated:
+            return True
+        self.trial.report(figures[objective.by_epoch], epoch)
+        if self.trial.should_prune():
+            self.pruned = f"poorer than others after epoch {epoch}"
+        return not self.pruned
+
+    def done(self, result: FitResult) -> None:
+        """Counts a fit, and logs the epochs whose message came too late."""
+        for epoch, figures in enumerate(result.history.epochs, start=1):
+            if epoch not in self.logged:
+                self.on_epoch(epoch, figures)
+        if not self.seconds_train:  # the first of its fits; they are all alike
+            self.run.params(result.facts)
+        self.seconds_features += result.seconds_features
+        self.seconds_train += result.seconds_train
+
+
+Steps = Generator[Job, FitResult | Assembled, dict[str, float]]
+"""Yields jobs, is sent their results, returns the metrics of the whole."""
+
+
+def trial_steps(fits: Fits) -> Steps:
+    """A whole trial: cross-validated if the objective says so, then the model from all images.
+
+    Raises:
+      optuna.TrialPruned: it was stopped as poorer than others.
+    """
+    study, metrics, out_of_fold = fits.study, {}, None
+    if study.config.objective.cross_validated:
+        metrics, out_of_fold = yield from _cross_validate(fits)
+    result = yield fits.job(ALL)
+    fits.done(result)
+    metrics |= log_best(fits.run, result.history)
+    assembled = yield AssembleJob(study.setting, result)
+    valid = study.table("valid", assembled.y_prob)
+    log_model_of(fits.run, result, assembled, valid, out_of_fold, study.metadata)
+    return metrics
+
+
+def seed_steps(fits: Fits) -> Steps:
+    """A recipe's value from another seed, without a model."""
+    if fits.study.config.objective.cross_validated:
+        metrics, _ = yield from _cross_validate(fits)
+        return metrics
+    result = yield fits.job(ALL)
+    fits.done(result)
+    return log_best(fits.run, result.history)
+
+
+def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple[dict, pd.DataFrame]]:
+    """Fits the recipe once a fold; each training image is judged by the fit that held it out."""
+    study = fits.study
+    rows = study.rows("train")
+    folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
+    y_prob = np.zeros((len(rows), len(study.setting.data.classes)), np.float32)
+    accuracies, histories = [], []
+    try:
+        for fold in range(folds.max() + 1):
+            result = yield fits.job(fold)
+            fits.done(result)
+            histories.append(result.history)
+            held_out = folds == fold
+            y_prob[held_out] = result.held_out
+            right = result.held_out.argmax(axis=1) == labels[held_out]
+            accuracies.append(float(right.mean()))
+            _report_fold(fits.trial, fold, right)
+    except optuna.TrialPruned:
+        log_mean_of_folds(fits.run, histories)
+        raise
+    table = study.table("train", y_prob)
+    classes = study.setting.data.classes
+    metrics = log_cross_validation(fits.run, table, classes, accuracies)
+    if fits.trial is None:
+        log_mean_of_folds(fits.run, histories)
+    return metrics, table
+
+
+def _report_fold(trial: optuna.Trial | None, fold: int, right: np.ndarray) -> None:
+    if trial is None:
+        return
+    blocks = np.array_split(right, min(BLOCKS_PER_FOLD, len(right)))
+    for number, block in enumerate(blocks):
+        trial.report(float(block.mean()), fold * BLOCKS_PER_FOLD + number)
+    if fold < _FOLDS_THAT_PRUNE and trial.should_prune():
+        raise optuna.TrialPruned(f"poorer than the best after fold {fold + 1}")
 
 
 @dataclass(frozen=True)
@@ -35,7 +217,7 @@ class Outcome:
       value: of the objective; None unless COMPLETE.
       summary: a phrase for the progress line.
       seconds: of wall time.
-      n_images: of which `value` is the share that was right; None where it is no rate.
+      rate: the value as a share of images; None where it is no share.
     """
 
     number: int
@@ -43,131 +225,101 @@ class Outcome:
     value: float | None
     summary: str
     seconds: float
-    n_images: int | None = None
-
-    @property
-    def shown(self) -> str:
-        """The value for a person, a rate with its interval; else the state."""
-        if self.value is None:
-            return self.state
-        if self.n_images is None:
-            return f"{self.value:.4f}"
-        return str(Rate(round(self.value * self.n_images), self.n_images))
+    rate: Rate | None = None
 
 
-class TrialRunner:
-    """Runs the trials of one study, one after another.
+class LiveTrial:
+    """A trial under way: its job is out, and `advance` takes the result.
 
     Args:
-      config: of the study.
-      bench: trains.
-      data: what the runs say of their data.
-      parent: the study's run.
-      folds: in which each training image is held out, int [N]; used by cross-validated objectives.
+      study: of the trial.
+      trial: asked of Optuna; its recipe is not drawn yet.
     """
 
-    def __init__(
-        self,
-        config: StudyConfig,
-        bench: Workbench,
-        data: DataRecord,
-        parent: Run,
-        folds: np.ndarray | None = None,
-    ):
-        self._config, self._bench, self._data, self._parent = config, bench, data, parent
-        self._folds = folds
+    def __init__(self, study: OpenStudy, trial: optuna.Trial):
+        self._study, self.trial, self._started = study, trial, time.perf_counter()
+        self.fits, self._steps, self.is_over = None, None, False
 
-    def run(self, study: optuna.Study, trial: optuna.Trial) -> Outcome:
-        """Runs a trial to its end, whatever that is.
+    def begin(self) -> Job | Outcome:
+        """Draws the recipe and opens the run; the first job, or how the trial ended already."""
 
-        Raises:
-          KeyboardInterrupt, SystemExit: after the trial was recorded as FAIL, "interrupted".
-        """
-        started = time.perf_counter()
-        run, value, reason = None, None, None
+        def first() -> Job:
+            study, config = self._study, self._study.config
+            recipe = suggest(self.trial, config.space)
+            name = f"t{self.trial.number:03d} · {describe(recipe)}"
+            run = trial_run(study.run, name, self.trial.number, study.data.tags)
+            self.trial.set_user_attr(RUN_ID, run.run_id)
+            self.fits = Fits(study, run, recipe, config.seed, self.trial)
+            log_settings(run, config, recipe, study.data, config.seed)
+            self._steps = trial_steps(self.fits)
+            return next(self._steps)
+
+        return self._guarded(first)
+
+    def advance(self, result: FitResult | Assembled) -> Job | Outcome:
+        """Takes a job's result; the next job, or how the trial ended."""
+        return self._guarded(lambda: self._steps.send(result))
+
+    def fail(self, error: Exception) -> Job | Outcome:
+        """Takes a job's failure; how the trial ended."""
+        if self.fits.pruned:  # the fit was stopped, as it was told to
+            error = optuna.TrialPruned(self.fits.pruned)
+        return self._guarded(lambda: self._steps.throw(error))
+
+    def cut_off(self, reason: str) -> Outcome:
+        """Ends the trial without a result; its recipe is queued again, and it is not counted."""
+        with signals_deferred():
+            study = self._study.optuna
+            frozen = study.get_trials(deepcopy=False)[self.trial.number]
+            queue_again(study, frozen, killed=False)
+            return self._close(TrialState.FAIL, reason=reason)
+
+    def _guarded(self, step) -> Job | Outcome:
         try:
-            recipe = suggest(trial, self._config.space)
-            run = self._open_run(trial, recipe)
-            record_settings(run, self._config, recipe, self._data, self._config.seed)
-            value = self._train(trial, run, recipe, started)
-            state = TrialState.COMPLETE
+            return step()
+        except StopIteration as end:
+            return self._close(TrialState.COMPLETE, end.value)
         except optuna.TrialPruned as pruned:
-            state, reason = TrialState.PRUNED, str(pruned)
-        except Exception as error:
-            state, reason = TrialState.FAIL, f"{type(error).__name__}: {error}"
-            self._keep_traceback(run)
-        except BaseException:
-            _close(study, trial, run, TrialState.FAIL, None, "interrupted")
+            return self._close(TrialState.PRUNED, reason=str(pruned))
+        except TimeIsUp as error:
+            return self.cut_off(str(error))
+        except UserError as error:  # a person has to act, whatever the recipe
+            self.cut_off(str(error))
             raise
-        _close(study, trial, run, state, value, reason)
-        summary = reason.splitlines()[0][:100] if reason else describe(recipe)
-        seconds = time.perf_counter() - started
-        n_images = len(self._folds) if self._config.objective.cross_validated else None
-        return Outcome(trial.number, state.name, value, summary, seconds, n_images)
+        except Exception as error:
+            self._keep_traceback(error)
+            return self._close(TrialState.FAIL, reason=f"{type(error).__name__}: {error}")
 
-    def _open_run(self, trial: optuna.Trial, recipe: Recipe) -> Run:
-        name = f"t{trial.number:03d} · {describe(recipe)}"
-        run = trial_run(self._parent, name, trial.number, self._data.tags)
-        trial.set_user_attr(RUN_ID, run.run_id)
-        return run
+    def _close(
+        self, state: TrialState, metrics: dict[str, float] | None = None, reason: str = ""
+    ) -> Outcome:
+        """Optuna's record is the one that counts, so it is told first; the run follows it."""
+        seconds, objective = time.perf_counter() - self._started, self._study.config.objective
+        value = metrics[objective.metric] if metrics else None
+        if value is not None:
+            self._log_time(seconds)
+        with signals_deferred():
+            if reason:
+                self.trial.set_user_attr("reason", reason[:2000])
+            self._study.optuna.tell(self.trial, value, state=state)
+            self.is_over = True
+            if self.fits is not None:
+                self.fits.run.end(state.name, reason)
+        rate, n = None, len(self._study.rows("train"))
+        if value is not None and objective.cross_validated:
+            rate = Rate(round(value * n), n)
+        summary = reason.splitlines()[0][:100] if reason else describe(self.fits.recipe)
+        return Outcome(self.trial.number, state.name, value, summary, seconds, rate)
 
-    def _train(self, trial: optuna.Trial, run: Run, recipe: Recipe, started: float) -> float:
-        """Trains and records; returns the value of the objective."""
-        objective, bench = self._config.objective, self._bench
-        learner = bench.learner(recipe)
-        record_sizes(run, bench, learner)
-        score = full_score(run, bench, learner, objective, self._folds, self._watch(trial, run))
-        record_fit(run, bench, self._data, learner, score)
-        spent, seconds = score.spent, time.perf_counter() - started
-        run.metrics(
-            {
-                "time_features_s": spent.features,
-                "time_train_s": spent.training,
-                "time_overhead_s": seconds - spent.features - spent.training,
-            }
-        )
-        return score.metrics[objective.metric]
+    def _log_time(self, seconds: float) -> None:
+        fits = self.fits
+        spent = {"time_features_s": fits.seconds_features, "time_train_s": fits.seconds_train}
+        fits.run.metrics(spent | {"time_overhead_s": seconds - sum(spent.values())})
 
-    def _watch(self, trial: optuna.Trial, run: Run) -> Watch:
-        """Logs each epoch, and lets Optuna prune by what counts: folds, or the valid split."""
-        objective = self._config.objective
-
-        def on_fold(fold: int, blocks: list[float]) -> None:
-            for number, accuracy in enumerate(blocks):
-                trial.report(accuracy, fold * BLOCKS_PER_FOLD + number)
-            if fold < _FOLDS_THAT_PRUNE and trial.should_prune():
-                raise optuna.TrialPruned(f"poorer than the best after fold {fold + 1}")
-
-        def on_epoch(epoch: int, figures: dict[str, float]) -> None:
-            run.metrics(figures, step=epoch)
-            if objective.cross_validated:
-                return
-            trial.report(figures[objective.by_epoch], epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned(f"poorer than others after epoch {epoch}")
-
-        return Watch(on_fold, on_epoch)
-
-    def _keep_traceback(self, run: Run | None) -> None:
-        if run is None:
+    def _keep_traceback(self, error: Exception) -> None:
+        if self.fits is None:
             return
+        lines: Iterable[str] = traceback.format_exception(error)
         # What broke the trial, a full disk say, may break this too; the trial is closed anyway.
-        with contextlib.suppress(Exception), run.artifacts() as folder:
-            (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-
-
-def _close(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    run: Run | None,
-    state: TrialState,
-    value: float | None,
-    reason: str | None,
-) -> None:
-    """Optuna's record is the one that counts, so it is told first; the run follows it."""
-    with signals_deferred():
-        if reason:
-            trial.set_user_attr("reason", reason[:2000])
-        study.tell(trial, value, state=state)
-        if run is not None:
-            run.end(state.name, reason)
+        with contextlib.suppress(Exception), self.fits.run.artifacts() as folder:
+            (folder / "traceback.txt").write_text("".join(lines), encoding="utf-8")

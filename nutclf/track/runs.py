@@ -4,20 +4,18 @@ import getpass
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import mlflow
 import pandas as pd
-from mlflow.data.pandas_dataset import PandasDataset
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
@@ -28,8 +26,8 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from nutclf.data.source import DataSource
 from nutclf.errors import UserError
-from nutclf.track.outbox import Deliver, Outbox, is_away
 from nutclf.track.store import Store
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -56,6 +54,13 @@ class DataRecord:
     fingerprint: str
     kind: str
 
+    @classmethod
+    def of(cls, source: DataSource) -> "DataRecord":
+        """The record of a data set that was found."""
+        data = source.data
+        files = data.files.assign(label=[data.classes[i] for i in data.files["label"]])
+        return cls(files, data.classes, data.root, data.fingerprint, source.kind)
+
     @property
     def tags(self) -> dict[str, str]:
         """What every run made from these data carries."""
@@ -68,16 +73,10 @@ class Run:
     Args:
       client: of the store.
       run_id: of an existing run.
-      outbox: keeps what an absent server misses; None where there is no server.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, outbox: Outbox | None = None):
-        self.client, self.outbox, self._run_id = client, outbox, run_id
-
-    @property
-    def run_id(self) -> str:
-        """MLflow's; a pending one while the server has not seen the run."""
-        return self.outbox.real_id(self._run_id) if self.outbox else self._run_id
+    def __init__(self, client: MlflowClient, run_id: str):
+        self.client, self.run_id = client, run_id
 
     @cached_property
     def study(self) -> tuple[str, str]:
@@ -87,36 +86,41 @@ class Run:
 
     def params(self, params: Mapping[str, object]) -> None:
         """Logs parameters; None becomes "None"."""
-        self._write("params", {key: str(value) for key, value in params.items()})
+        rows = [Param(key, str(value)) for key, value in params.items()]
+        self.client.log_batch(self.run_id, params=rows)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs finite numbers; one call, one transaction."""
-        values = {metric_key(key): float(value) for key, value in metrics.items()}
-        self._write("metrics", {"values": values, "step": step, "timestamp": _now()})
+        now = _now()
+        rows = [Metric(metric_key(key), float(v), now, step) for key, v in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=rows)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Sets tags; long values are cut."""
-        self._write("tags", {key: str(value)[:_MAX_TAG] for key, value in tags.items()})
+        rows = [RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
+        self.client.log_batch(self.run_id, tags=rows)
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
         """A folder to fill; on leaving, all of it becomes artifacts of the run."""
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-            self._write("artifacts", {}, Path(folder))
+            self.client.log_artifacts(self.run_id, folder)
 
     def data(self, record: DataRecord) -> None:
         """Logs the list of images as the run's data set; decodes nothing."""
         with warnings.catch_warnings():
             # Two of MLflow's resolvers claim a plain folder; either serves.
             warnings.filterwarnings("ignore", message="The specified dataset source can be")
-            dataset: PandasDataset = mlflow.data.from_pandas(
+            dataset = mlflow.data.from_pandas(
                 record.files,
                 source=str(record.root),
                 name=record.root.name[:500],
                 digest=record.fingerprint[:12],
             )
-        self._write("data", dict(dataset._to_mlflow_entity()))
+        tag = InputTag("mlflow.data.context", "training")
+        logged = DatasetInput(Dataset(**dataset.to_dict()), [tag])
+        self.client.log_inputs(self.run_id, [logged])
 
     def end(self, state: str, reason: str | None = None) -> None:
         """Closes the run with the status that belongs to an Optuna state."""
@@ -125,80 +129,12 @@ class Run:
 
     def close(self, status: str) -> None:
         """Closes the run with a status of MLflow's."""
-        self._write("end", {"status": status, "time": _now()})
-
-    def send(
-        self,
-        kind: str,
-        arguments: dict,
-        write_now: Callable[[str], object],
-        save_files: Callable[[Path], object],
-    ) -> object:
-        """Writes a record through the outbox where there is one; see `Outbox.send`.
-
-        Returns:
-          What `write_now` does; None where there is an outbox.
-        """
-        if self.outbox is None:
-            return write_now(self.run_id)
-        return self.outbox.send(self.client, self._run_id, kind, arguments, write_now, save_files)
-
-    def _write(self, kind: str, arguments: dict, files: Path | None = None) -> None:
-        """Writes a record of one of `KINDS`."""
-        self.send(
-            kind,
-            arguments,
-            lambda run_id: KINDS[kind](self.client, run_id, arguments, files),
-            lambda folder: files and shutil.copytree(files, folder, dirs_exist_ok=True),
-        )
+        self.client.set_terminated(self.run_id, status)
 
 
 def _now() -> int:
     """Milliseconds, as MLflow counts time."""
     return int(time.time() * 1000)
-
-
-def _begin(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> str:
-    return client.create_run(**arguments).info.run_id
-
-
-def _params(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
-    client.log_batch(run_id, params=[Param(key, value) for key, value in arguments.items()])
-
-
-def _metrics(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
-    when, step = arguments["timestamp"], arguments["step"]
-    rows = [Metric(key, value, when, step) for key, value in arguments["values"].items()]
-    client.log_batch(run_id, metrics=rows)
-
-
-def _tags(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in arguments.items()])
-
-
-def _artifacts(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
-    client.log_artifacts(run_id, str(files))
-
-
-def _data(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
-    tag = InputTag("mlflow.data.context", "training")
-    client.log_inputs(run_id, [DatasetInput(Dataset(**arguments), [tag])])
-
-
-def _end(client: MlflowClient, run_id: str, arguments: dict, files: Path | None) -> None:
-    client.set_terminated(run_id, arguments["status"], arguments["time"])
-
-
-KINDS: dict[str, Deliver] = {
-    "begin": _begin,
-    "params": _params,
-    "metrics": _metrics,
-    "tags": _tags,
-    "artifacts": _artifacts,
-    "data": _data,
-    "end": _end,
-}
-"""How each kind of record is written; also from the outbox, long after it was made."""
 
 
 def metric_key(name: str) -> str:
@@ -222,13 +158,7 @@ def quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def study_run(
-    store: Store,
-    experiment_id: str,
-    name: str,
-    tags: Mapping[str, str],
-    outbox: Outbox | None = None,
-) -> Run:
+def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
     """The run of a study, made when it is not there yet; its trials' runs are its children."""
     client = store.client()
     found = client.search_runs(
@@ -240,10 +170,7 @@ def study_run(
     if not found:
         own = {"study_name": name, "kind": "study"} | source_tags() | dict(tags)
         found = [client.create_run(experiment_id, run_name=name, tags=own)]
-    run = Run(client, found[0].info.run_id, outbox)
-    # Known now, while the server is there: trials may begin while it is not.
-    run.study = experiment_id, name
-    return run
+    return Run(client, found[0].info.run_id)
 
 
 def trial_run(
@@ -266,40 +193,16 @@ def trial_run(
         "trial_number": str(number),
         "trial_state": "RUNNING",
     }
-    arguments = {
-        "experiment_id": experiment_id,
-        "start_time": _now(),
-        "tags": own | source_tags() | dict(tags),
-        "run_name": name,
-    }
-    if parent.outbox is None:
-        return Run(parent.client, _begin(parent.client, "", arguments, None))
-    return Run(parent.client, parent.outbox.begin(parent.client, arguments), parent.outbox)
+    tags = own | source_tags() | dict(tags)
+    made = parent.client.create_run(experiment_id, start_time=_now(), tags=tags, run_name=name)
+    return Run(parent.client, made.info.run_id)
 
 
-def close_runs(parent: Run, number: int, state: str, reason: str | None) -> None:
-    """Ends the runs of a trial that still say RUNNING, as a process that died leaves them.
-
-    While a server is away nothing is ended: the next sweep does it at its start.
-    """
-    try:
-        for run in _running(parent, f"tags.trial_number = '{number}'"):
-            Run(parent.client, run.info.run_id).end(state, reason)
-    except Exception as error:
-        if not is_away(error):
-            raise
-
-
-def running_trials(parent: Run) -> set[int]:
-    """Numbers of the trials of a study whose runs say RUNNING."""
-    return {int(run.data.tags["trial_number"]) for run in _running(parent, "tags.kind = 'trial'")}
-
-
-def _running(parent: Run, more: str) -> list[MlflowRun]:
+def running_children(parent: Run) -> list[MlflowRun]:
+    """Runs of a study's trials and seeds that say RUNNING."""
     return parent.client.search_runs(
         [parent.study[0]],
-        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND attributes.status = 'RUNNING' "
-        f"AND {more}",
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND attributes.status = 'RUNNING'",
     )
 
 
@@ -313,6 +216,7 @@ def scores_by_seed(parent: Run, number: int, metric: str) -> dict[int, float]:
     return {int(run.data.params["seed"]): run.data.metrics[metric] for run in runs}
 
 
+@cache
 def source_tags() -> dict[str, str]:
     """Which code made a run: commit, whether files differed from it, and who ran it."""
     tags = {MLFLOW_SOURCE_NAME: "nutclf", MLFLOW_USER: _user()}

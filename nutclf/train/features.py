@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import keras
@@ -10,24 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from nutclf.config import Augmentation
+from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
 from nutclf.model.prefix import BATCH_SIZE, Prefix, compiler, cut_to_cut, pixels_to_cut
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.views import UNTOUCHED, Augmenter
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images of one split, and their names.
-
-    Attributes:
-      pixels: uint8 RGB [N, S, S, 3], S the backbone's input side.
-      keys: the hash of each image's content; equal keys mean equal pixels.
-    """
-
-    pixels: np.ndarray
-    keys: Sequence[str]
 
 
 class FrozenPart:
@@ -51,12 +38,15 @@ class FrozenPart:
         """Of the features of one image at `cut`."""
         return tuple(self.trunk.layers[cut].output.shape[1:])
 
-    def from_pixels(self, cut: int, view: int, images: Images) -> Iterator[np.ndarray]:
-        """Features at `cut` of view `view` of all images, in order, a batch at a time."""
+    def from_pixels(
+        self, cut: int, view: int, images: Split, rows: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Features at `cut` of view `view` of the images `rows`, a batch at a time."""
         prefix = self._graph(None, cut)
-        for start in range(0, len(images.keys), BATCH_SIZE):
-            batch = slice(start, start + BATCH_SIZE)
-            yield prefix(self._augmenter.view(images.pixels[batch], images.keys[batch], view))
+        for start in range(0, len(rows), BATCH_SIZE):
+            batch = rows[start : start + BATCH_SIZE]
+            keys = [images.keys[row] for row in batch]
+            yield prefix(self._augmenter.view(images.pixels[batch], keys, view))
 
     def from_base(self, cut: int, base: np.ndarray) -> Iterator[np.ndarray]:
         """Features at `cut` from those at the base cut, in order, a batch at a time."""
@@ -77,6 +67,7 @@ class FrozenPart:
         """What the features at `cut` depend on, besides the images and the view."""
         return {
             "backbone": self.backbone.spec.name,
+            "image_size": self.backbone.spec.image_size,
             "weights": self.backbone.digest,
             "cut": self.trunk.layers[cut].name,
             # Rounded to half precision in between, a derived entry is not bit for bit a direct one.
@@ -91,7 +82,7 @@ class FrozenPart:
 class StoredFeatures:
     """Features at one cut, kept as one memory-mapped array a view."""
 
-    def __init__(self, part: FrozenPart, cut: int, images: Images, store: FeatureStore, dtype: str):
+    def __init__(self, part: FrozenPart, cut: int, images: Split, store: FeatureStore, dtype: str):
         self._part, self._cut, self._images = part, cut, images
         self._store, self._dtype = store, dtype
         self._open_views: dict[int, np.ndarray] = {}
@@ -125,7 +116,8 @@ class StoredFeatures:
 
     def _fill(self, out: np.ndarray, cut: int, view: int) -> None:
         if cut == self._part.base_cut:
-            batches = self._part.from_pixels(cut, view, self._images)
+            every = np.arange(len(self._images.keys))
+            batches = self._part.from_pixels(cut, view, self._images, every)
         else:
             batches = self._part.from_base(cut, self._make(self._part.base_cut, view))
         start = 0
@@ -141,7 +133,7 @@ class StoredFeatures:
 class StreamedFeatures:
     """The same features computed anew for each batch: slower, and no disk is needed."""
 
-    def __init__(self, part: FrozenPart, cut: int, images: Images):
+    def __init__(self, part: FrozenPart, cut: int, images: Split):
         self._part, self._cut, self._images = part, cut, images
 
     def prepare(self, view: int) -> None:
@@ -149,8 +141,7 @@ class StreamedFeatures:
 
     def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
-        chosen = Images(self._images.pixels[rows], [self._images.keys[i] for i in rows])
-        return np.concatenate(list(self._part.from_pixels(self._cut, view, chosen)))
+        return np.concatenate(list(self._part.from_pixels(self._cut, view, self._images, rows)))
 
 
 Features = StoredFeatures | StreamedFeatures

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from nutclf.config import WARMUP_LEARNING_RATE, Recipe
+from nutclf.config import PLATEAU, STEP, WARMUP_LEARNING_RATE, Recipe
 from nutclf.model.network import head_of
 from nutclf.train.features import Features
-from nutclf.train.schedules import schedule_callback
 
-MONITOR = "val_cross_entropy"
+_MONITOR = "val_cross_entropy"
 _NAMES = {
     "cross_entropy": "train_loss",
     "accuracy": "train_accuracy",
@@ -22,6 +21,7 @@ _NAMES = {
 }
 
 OnEpoch = Callable[[int, dict[str, float]], None]
+"""Takes the 1-based epoch and its figures; what it raises ends the fit."""
 
 
 class NonFiniteLoss(Exception):
@@ -34,7 +34,7 @@ class Examples:
 
     Attributes:
       at_cut: features of one split's images where the tail begins.
-      pooled: their pooled features, which the head warms up on; None where nothing warms up.
+      pooled: their pooled features, which the head warms up on; None without a warm-up.
       rows: which images, int64 [n].
       labels: class of every image of the split (not of `rows` only), int64 [N].
     """
@@ -47,7 +47,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class History:
-    """What a fit went through.
+    """The epochs of a fit.
 
     Attributes:
       epochs: a dict an epoch, its keys the values of `_NAMES`. Losses are cross-entropies without
@@ -67,7 +67,7 @@ class History:
 class Learner:
     """The tail of one recipe, with its optimizer; each fit starts from the same initial state.
 
-    Keras traces a training graph for seconds; folds and seeds of one recipe share it.
+    Keras traces a training graph for seconds; the folds of one recipe share it.
 
     Args:
       tail: from `network.build_tail`; its layers' `trainable` flags say what trains.
@@ -77,7 +77,6 @@ class Learner:
 
     Attributes:
       tail: holds the weights of the last fit's best epoch.
-      cut, recipe: as given.
       n_epochs: passes over the examples, warm-up included.
     """
 
@@ -86,8 +85,7 @@ class Learner:
         self.n_epochs = recipe.warmup_epochs + recipe.epochs
         self._models = [_compiled(self.tail, recipe, recipe.learning_rate)]
         if recipe.warmup_epochs:
-            head = head_of(self.tail)
-            self._models.append(_compiled(head, recipe, WARMUP_LEARNING_RATE))
+            self._models.append(_compiled(head_of(self.tail), recipe, WARMUP_LEARNING_RATE))
         variables = [v for m in self._models for v in (*m.variables, *m.optimizer.variables)]
         self._initial = [(variable, np.array(variable)) for variable in variables]
 
@@ -104,10 +102,10 @@ class Learner:
 
         Args:
           train: examples to learn from; epoch e sees view e mod `n_views`.
-          valid: features [n, ...] and one-hot labels [n, n_classes], watched each epoch.
+          valid: features [n, ...] and one-hot labels [n, n_classes], evaluated each epoch.
           n_views: views of an image that exist.
           better: whether one epoch's figures beat another's.
-          on_epoch: called with the 1-based epoch and its figures; what it raises ends the fit.
+          on_epoch: see `OnEpoch`.
 
         Raises:
           NonFiniteLoss: the loss is inf or nan.
@@ -133,11 +131,7 @@ class Learner:
             shuffle=False,
             validation_data=valid,
             validation_batch_size=256,
-            callbacks=[
-                keras.callbacks.TerminateOnNaN(),
-                keeper,
-                schedule_callback(recipe, MONITOR),
-            ],
+            callbacks=[keras.callbacks.TerminateOnNaN(), keeper, schedule_callback(recipe)],
             verbose=0,
         )
         return keeper.finish(self.tail)
@@ -147,13 +141,11 @@ class Learner:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches of `epochs`: each a new order and the next view, both fixed by the seed.
 
-        They end with the last epoch because Keras reads ahead: from a source without end it would
-        take batches whose view nobody has prepared.
+        They end with the last epoch because Keras reads ahead: from an endless source it would take
+        batches whose view has not been prepared.
         """
-        one_hot, size = (
-            np.eye(self.tail.output_shape[-1], dtype=np.float32),
-            self.recipe.batch_size,
-        )
+        one_hot = np.eye(self.tail.output_shape[-1], dtype=np.float32)
+        size = self.recipe.batch_size
         for epoch in epochs:
             order = np.random.default_rng((self._seed, epoch)).permutation(train.rows)
             for start in range(0, len(order), size):
@@ -185,7 +177,7 @@ class _KeepBestEpoch(keras.callbacks.Callback):
         self._best_epoch, self._best_weights = 0, None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Reads the rate before the schedule, which comes later in the list, changes it."""
+        # The rate is read before the schedule, later in the list of callbacks, changes it.
         seen = logs | {"learning_rate": float(self.model.optimizer.learning_rate)}
         figures = {ours: float(seen[theirs]) for theirs, ours in _NAMES.items()}
         weights = self.model.get_weights()
@@ -204,3 +196,36 @@ class _KeepBestEpoch(keras.callbacks.Callback):
             raise NonFiniteLoss("in the first epoch")
         model.set_weights(self._best_weights)
         return History(self._epochs, self._best_epoch)
+
+
+def rate_at(recipe: Recipe, epoch: int) -> float:
+    """The learning rate of epoch `epoch` (0 first) under a schedule fixed in advance.
+
+    cosine: half a cosine from the base rate in epoch 0 towards 0 after the last epoch
+    (Loshchilov & Hutter 2017, without restarts). step: times `STEP.factor` after each third of the
+    training. constant, and the start of plateau: the base rate.
+    """
+    base = recipe.learning_rate
+    if recipe.lr_schedule == "cosine":
+        return base * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
+    if recipe.lr_schedule == "step":
+        return base * STEP.factor ** (epoch * STEP.stages // recipe.epochs)
+    return base
+
+
+def schedule_callback(recipe: Recipe, monitor: str = _MONITOR) -> keras.callbacks.Callback:
+    """The callback that moves the optimizer's learning rate, once an epoch, as the recipe says.
+
+    Args:
+      recipe: names the schedule.
+      monitor: the quantity, smaller is better, that "plateau" waits for.
+    """
+    if recipe.lr_schedule == "plateau":
+        return keras.callbacks.ReduceLROnPlateau(
+            monitor=monitor,
+            mode="min",
+            factor=PLATEAU.factor,
+            patience=PLATEAU.patience,
+            min_delta=PLATEAU.min_delta,
+        )
+    return keras.callbacks.LearningRateScheduler(lambda epoch: rate_at(recipe, epoch))

@@ -1,0 +1,131 @@
+"""What a trial leaves in its run: settings, folds, the final fit, the model. Nothing else logs it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from nutclf.config import COVERAGE, Recipe, StudyConfig
+from nutclf.evaluate.calibration import recalibrate
+from nutclf.track.evaluation import FOLDER, write_calibration, write_evaluation
+from nutclf.track.models import log_model
+from nutclf.track.runs import DataRecord, Run, write_json
+from nutclf.train.jobs import Assembled
+from nutclf.train.learner import History
+from nutclf.train.workbench import FitResult
+
+
+def describe(recipe: Recipe) -> str:
+    """A recipe in a few words: what its run is called."""
+    return f"{recipe.n_unfrozen} unfrozen · {recipe.lr_schedule}"
+
+
+def flatten(fields: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested dicts as one, with dotted keys."""
+    flat = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def log_settings(
+    run: Run, config: StudyConfig, recipe: Recipe, data: DataRecord, seed: int
+) -> None:
+    """The recipe, the whole study and the data, as parameters and as `config.json`."""
+    study = flatten(dataclasses.asdict(config))
+    run.params(
+        dataclasses.asdict(recipe)
+        | {"backbone": config.backbone, "seed": seed}
+        | {f"study.{key}": value for key, value in study.items()}
+    )
+    run.data(data)
+    with run.artifacts() as folder:
+        write_json(folder / "config.json", {"recipe": vars(recipe), "study": study})
+
+
+def log_epochs(run: Run, epochs: Mapping[int, Mapping[str, float]], prefix: str = "") -> None:
+    """Figures of epochs, 1-based, each under its own name behind the prefix."""
+    for epoch, figures in epochs.items():
+        run.metrics({f"{prefix}{name}": value for name, value in figures.items()}, step=epoch)
+
+
+def log_mean_of_folds(run: Run, histories: Sequence[History]) -> None:
+    """The folds' mean under the plain names, for a run without a fit on the whole split."""
+    mean = (
+        pd.concat([pd.DataFrame(history.epochs) for history in histories]).groupby(level=0).mean()
+    )
+    log_epochs(run, {epoch + 1: dict(row) for epoch, row in mean.iterrows()})
+
+
+def log_cross_validation(
+    run: Run, table: pd.DataFrame, classes: Sequence[str], accuracies: Sequence[float]
+) -> dict[str, float]:
+    """Out-of-fold predictions, their matrix and metrics.
+
+    Args:
+      run: of the trial.
+      table: from `prediction_table`, with the fold of each image.
+      classes: in the order of the labels.
+      accuracies: one a fold, as counted when the fold was done.
+
+    Returns:
+      `cv_accuracy`, `cv_accuracy_std` (sample standard deviation over folds), `cv_loss`,
+      `cv_macro_f1` and the others of `write_evaluation`.
+    """
+    for fold, accuracy in enumerate(accuracies, start=1):
+        run.metrics({"fold_accuracy": accuracy}, step=fold)
+    spread = {"cv_accuracy_std": float(np.std(accuracies, ddof=1))}
+    run.metrics(spread)
+    sizes = table["fold"].value_counts().sort_index()
+    together = float(np.average(accuracies, weights=sizes))
+    return write_evaluation(run, "cv", table, classes, together) | spread
+
+
+def log_best(run: Run, history: History) -> dict[str, float]:
+    """The kept epoch and its figures, `best_*`."""
+    best = history.best
+    metrics = {f"best_{name}": best[name] for name in ("valid_loss", "valid_accuracy")}
+    metrics |= {"best_epoch": history.best_epoch}
+    run.metrics(metrics)
+    return metrics
+
+
+def log_model_of(
+    run: Run,
+    result: FitResult,
+    assembled: Assembled,
+    valid: pd.DataFrame,
+    out_of_fold: pd.DataFrame | None,
+    metadata: Mapping[str, object],
+) -> None:
+    """The model, with its evaluation on the valid split, learning curves and calibration.
+
+    The temperature is that of the out-of-fold predictions where there are any: they are many more,
+    and no epoch was chosen by them.
+
+    Args:
+      run: of the trial.
+      result: of the fit whose model it is.
+      assembled: the model.
+      valid: its predictions on the valid split.
+      out_of_fold: from `log_cross_validation`; None where it was not cross-validated.
+      metadata: kept beside the model; `classes` in the order of the labels among it.
+    """
+    from nutclf.evaluate.figures import learning_curves
+
+    classes, history = metadata["classes"], result.history
+    write_evaluation(run, "valid", valid, classes, history.best["valid_accuracy"])
+    epochs = pd.DataFrame(history.epochs)
+    epochs.insert(0, "epoch", range(1, len(epochs) + 1))
+    with run.artifacts() as folder:
+        (folder / FOLDER).mkdir()
+        figure = learning_curves(epochs, history.best_epoch)
+        figure.savefig(folder / FOLDER / "learning_curves.png")
+    split, held_out = ("valid", valid) if out_of_fold is None else ("cv", out_of_fold)
+    found = recalibrate(held_out, classes, COVERAGE)
+    write_calibration(run, split, found)
+    log_model(run, assembled.keras_file, dict(metadata) | vars(found.confidence))

@@ -1,0 +1,133 @@
+"""What a worker does: pure functions of a job, whatever machine or process they run in.
+
+A job carries a table of images and says whose weights to start from; a worker that finds other
+images or other weights refuses it. It knows neither Optuna nor MLflow.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nutclf.config import Recipe, StudyConfig
+from nutclf.data.folder import DataSet, read_split
+from nutclf.errors import UserError
+from nutclf.model.backbones import load_backbone
+from nutclf.process import seed_everything
+from nutclf.train.feature_store import FeatureStore
+from nutclf.train.learner import OnEpoch
+from nutclf.train.workbench import FitResult, Workbench
+
+ALL = -1
+"""The fold of a job that holds no image out."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all jobs of a study share.
+
+    Attributes:
+      config: of the study.
+      data: its images; the column `fold` of the training rows says where each is held out.
+      weights: "pretrained" or "random".
+      digest: of the backbone's weights.
+      features: where features are kept.
+    """
+
+    config: StudyConfig
+    data: DataSet
+    weights: str
+    digest: str
+    features: FeatureStore
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One fit: a fold of a recipe, or the recipe on the whole training split.
+
+    Attributes:
+      setting: of the study.
+      recipe: how to train.
+      seed: of initial weights, dropout and the order of images.
+      fold: which images are held out; `ALL` for none.
+      may_stop: whether the driver may stop it after any epoch: the worker then waits for its word.
+    """
+
+    setting: Setting
+    recipe: Recipe
+    seed: int
+    fold: int = ALL
+    may_stop: bool = False
+
+
+@dataclass(frozen=True)
+class AssembleJob:
+    """A fit made into the whole network."""
+
+    setting: Setting
+    result: FitResult
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The whole network as a file.
+
+    Attributes:
+      keras_file: a `.keras` file: raw pixels in, stock Keras.
+      y_prob: its probabilities on the valid split, float32 [n, n_classes].
+    """
+
+    keras_file: bytes
+    y_prob: np.ndarray
+
+
+Job = FitJob | AssembleJob
+
+_bench: tuple[tuple, Workbench] | None = None
+
+
+def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> FitResult | Assembled:
+    """Does a job in this process; images and network stay open for the study's next job.
+
+    Args:
+      job: what to do.
+      on_epoch: see `nutclf.train.learner.OnEpoch`.
+      say: takes a line of progress for a person.
+
+    Raises:
+      UserError: the images or weights here are not those of the job.
+      NonFiniteLoss: the recipe cannot be trained.
+    """
+    bench = _open(job.setting, say)
+    if isinstance(job, FitJob):
+        folds = job.setting.data.split("train")["fold"].to_numpy()
+        rows = None if job.fold == ALL else np.flatnonzero(folds != job.fold)
+        return bench.fit(job.recipe, job.seed, rows, on_epoch)
+    whole, y_prob = bench.assemble(job.result)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        whole.save(file)
+        return Assembled(file.read_bytes(), y_prob)
+
+
+def _open(setting: Setting, say: Callable[[str], None]) -> Workbench:
+    global _bench  # noqa: PLW0603 - a process serves one study at a time
+    key = (setting.config, setting.data.fingerprint, setting.digest)
+    if _bench is None or _bench[0] != key:
+        config, data = setting.config, setting.data
+        seed_everything(config.seed)
+        backbone = load_backbone(
+            config.backbone, setting.weights, config.image_size, setting.digest
+        )
+        if backbone.digest != setting.digest:
+            raise UserError(
+                f"This worker has other weights of {config.backbone} ({backbone.origin}, digest "
+                f"{backbone.digest[:12]}) than the study ({setting.digest[:12]}); give it the same "
+                "ones with NUTCLF_WEIGHTS."
+            )
+        size = backbone.spec.image_size
+        splits = {split: read_split(data, split, size) for split in ("train", "valid")}
+        _bench = key, Workbench(config, backbone, data.classes, splits, setting.features, say)
+    return _bench[1]

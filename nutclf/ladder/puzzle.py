@@ -12,7 +12,6 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import gammaln
@@ -33,7 +32,6 @@ from nutclf.track.runs import Run, write_json
 from nutclf.train.workbench import FitResult, Workbench
 
 NUMBER, TITLE = 7, "test confusion matrix"
-_PUBLISHED = {"true": "close to random"}
 _CLAIMED = f"{CLAIM.share:.2f} on {CLAIM.n} other images"
 
 
@@ -41,28 +39,20 @@ _CLAIMED = f"{CLAIM.share:.2f} on {CLAIM.n} other images"
 class Diagnosis:
     """What a confusion matrix says about itself and about the published accuracy.
 
-    Attributes:
-      verdict: `permuted` (skilled once classes are renamed), `chance` (cannot be told from
-        guessing), `contradicts` (skilled, but not as claimed) or `consistent`.
-      agrees: whether its accuracy and the claimed one can belong to one network.
-      right: images on the diagonal, of `n`.
-      renaming: for each true class the predicted class that stands for it, by best assignment.
-      renamed_right: images right once so renamed.
-      p_renaming, p_accuracy, p_independence: the probability that guesses with the same margins
-        reach what the matrix has when renamed, on its diagonal, and in association of classes.
-      repairable: images that the same predictions could have right if paired with other images.
+    The verdict is `permuted` (skilled once classes are renamed), `chance` (cannot be told from
+    guessing), `contradicts` (skilled, but not as claimed) or `consistent`.
     """
 
     verdict: str
-    agrees: bool
-    right: int
+    agrees: bool  # whether this accuracy and the claimed one can belong to one network
+    right: int  # images on the diagonal
     n: int
-    renaming: tuple[int, ...]
-    renamed_right: int
-    p_renaming: float
-    p_accuracy: float
-    p_independence: float
-    repairable: int
+    renaming: tuple[int, ...]  # for each true class the predicted one that stands for it
+    renamed_right: int  # images right once so renamed
+    p_renaming: float  # probability that guesses with the same margins reach that
+    p_accuracy: float  # the same of the diagonal
+    p_independence: float  # the same of the association of true and predicted classes
+    repairable: int  # images these predictions could have right if paired with other images
 
     def sentence(self, classes: Sequence[str]) -> str:
         """The diagnosis in plain words: the figures, what they mean, and where to look."""
@@ -72,17 +62,18 @@ class Diagnosis:
             f"which {verb} the claimed {_CLAIMED}."
         )
         if self.verdict == "permuted":
-            said += (
-                f" With classes renamed it is {self.renamed_right / self.n:.3f} "
+            return (
+                f"{said} With classes renamed it is {self.renamed_right / self.n:.3f} "
                 f"(p = {self.p_renaming:.2g}): {moves(self.renaming, classes)}. "
                 "The class list was read in another order than the network's."
             )
-        if self.verdict == "chance":
-            said += (
-                f" It cannot be told from guessing (accuracy p = {self.p_accuracy:.2g}, "
-                f"association p = {self.p_independence:.2g})."
-            )
-        if self.verdict != "chance" or self.agrees:
+        if self.verdict != "chance":
+            return said
+        said += (
+            f" It cannot be told from guessing (accuracy p = {self.p_accuracy:.2g}, association "
+            f"p = {self.p_independence:.2g})."
+        )
+        if self.agrees:
             return said
         if limit >= CLAIM.share or fits_claim(self.repairable, self.n):
             return (
@@ -104,12 +95,9 @@ def fits_claim(right: int, n: int) -> bool:
 
 
 def diagnose(matrix: np.ndarray, draws: int = 9999, seed: int = 0) -> Diagnosis:
-    """Compares a matrix with the claimed accuracy, with guessing and with renamed classes.
+    """Compares counts [C, C], rows true, with the claim, with guessing and with renamed classes.
 
-    Args:
-      matrix: counts [C, C], rows true, columns predicted.
-      draws: of random matrices with the same margins, for the p-values.
-      seed: of the draws.
+    The p-values are shares of `draws` random matrices with the same margins.
     """
     counts = as_counts(matrix)
     rows, columns = counts.sum(axis=1), counts.sum(axis=0)
@@ -128,20 +116,18 @@ def diagnose(matrix: np.ndarray, draws: int = 9999, seed: int = 0) -> Diagnosis:
     if renaming != tuple(range(len(counts))):
         # Each draw gets its own best renaming, or the best of C! would look like skill.
         p_renaming = max(p_value(_renamed_right), renaming_gain_p(counts, renaming))
-    # Two tests look for skill, so each must pass at half the level (Bonferroni). With few images
-    # even a perfect matrix may be luck, with probability prod(rows!) / n!.
-    guessing = 2 * min(p_accuracy, p_independence) >= SIGNIFICANCE
-    telling = np.exp(gammaln(rows + 1).sum() - gammaln(n + 1)) < SIGNIFICANCE
     agrees = fits_claim(right, n)
     verdict = "consistent" if agrees else "contradicts"
+    # Two tests look for skill, so each must pass at half the level (Bonferroni). With few images
+    # even a perfect matrix may be luck, with probability prod(rows!) / n!.
+    if 2 * min(p_accuracy, p_independence) >= SIGNIFICANCE:
+        telling = np.exp(gammaln(rows + 1).sum() - gammaln(n + 1)) < SIGNIFICANCE
+        verdict = "chance" if telling else verdict
     if p_renaming < SIGNIFICANCE:
         verdict = "permuted"
-    elif guessing and telling:
-        verdict = "chance"
-    return Diagnosis(
-        verdict, agrees, right, n, renaming, _renamed_right(counts), p_renaming, p_accuracy,
-        p_independence, repairable=int(np.minimum(rows, columns).sum()),
-    )  # fmt: skip
+    renamed_right, repairable = _renamed_right(counts), int(np.minimum(rows, columns).sum())
+    p_values = p_renaming, p_accuracy, p_independence
+    return Diagnosis(verdict, agrees, right, n, renaming, renamed_right, *p_values, repairable)
 
 
 def _renamed_right(counts: np.ndarray) -> int:
@@ -183,11 +169,7 @@ def solve_puzzle(
 ) -> list[Row]:
     """Evaluates one good model rightly and wrongly, and records it; nothing is chosen by it.
 
-    Args:
-      run: of the rung; it counts the opening of the test split.
-      bench: that trained the model.
-      result: of the fit.
-      open_test: reads the sealed split; called once.
+    `open_test` reads the sealed split; it is called once, and counted in `run`.
 
     Returns:
       The rung's lines of the table, the true matrix first.
@@ -197,9 +179,9 @@ def solve_puzzle(
     run.params({"backbone": bench.config.backbone, "seed": SEED})
     test, classes = open_test(), bench.classes
     whole, _ = bench.assemble(result)
-    y_prob, again = (predict_pixels(whole, test.pixels) for _ in range(2))
+    y_prob = predict_pixels(whole, test.pixels)
     table = prediction_table(test.paths, test.labels, y_prob, classes)
-    accuracy = float(np.mean(again.argmax(axis=1) == test.labels))
+    accuracy = float(np.mean(y_prob.argmax(axis=1) == test.labels))
     write_evaluation(run, "test", table, classes, accuracy)
     exhibits = []
     for key, cause, said in evaluations(whole, bench.backbone.spec, test.pixels, y_prob):
@@ -231,7 +213,8 @@ def _record(run: Run, exhibits: Sequence[Exhibit], classes: Sequence[str]) -> li
         record = {"key": key, "cause": cause, "accuracy": rate.share}
         record |= confusion_record(matrix, classes)
         records.append(record | {"diagnosis": asdict(found) | {"sentence": sentence}})
-        published, here = _PUBLISHED.get(key, ""), f"{rate.share:.3f}, {found.verdict}"
+        published = "close to random" if key == "true" else ""
+        here = f"{rate.share:.3f}, {found.verdict}"
         rows.append(Row(NUMBER, TITLE, f"accuracy, {cause}", published, here, rate))
     with run.artifacts() as folder:
         write_json(folder / FOLDER / "puzzle.json", records)
@@ -245,32 +228,31 @@ def gallery(exhibits: Sequence[Exhibit], classes: Sequence[str]) -> Figure:
     figure = Figure((1.3 + side * len(exhibits), 2.05 + side), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(exhibits), squeeze=False)[0]
+    shades = sns.blend_palette(figures.SHADES, as_cmap=True)
+    quiet = {"fontsize": 9, "color": figures.MUTED}
     plain = {"parse_math": False}  # a class or a cause may hold a dollar sign
     for ax, (_, cause, matrix, found) in zip(panels, exhibits, strict=True):
         sns.heatmap(
             matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1),
-            ax=ax, annot=matrix, fmt="d", annot_kws={"fontsize": 7.5}, vmin=0, vmax=1,
-            cmap=sns.blend_palette(figures.SHADES, as_cmap=True), cbar=False, square=True,
-            linewidths=0.8, linecolor="white", xticklabels=False, yticklabels=False,
+            ax=ax, annot=matrix, fmt="d", annot_kws={"fontsize": 7.5}, vmin=0, vmax=1, cmap=shades,
+            cbar=False, square=True, linewidths=0.8, linecolor="white", xticklabels=False,
+            yticklabels=False,
         )  # fmt: skip
         for text, count in zip(ax.texts, matrix.flat, strict=True):
             text.set_visible(bool(count))  # a hundred zeros would drown the counts
         ax.set_title(textwrap.fill(cause, 30), loc="left", size=10, color=figures.INK, **plain)
+        ax.set_xlabel("predicted", labelpad=3, loc="left", **quiet)
         rate, below = Rate(found.right, found.n), {"transform": ax.transAxes, "va": "top"}
-        interval = "{:.2f}-{:.2f}".format(*rate.interval)
-        accuracy = f"accuracy {rate.share:.2f}  ({interval})"
+        low, high = rate.interval
+        accuracy = f"accuracy {rate.share:.2f}  ({low:.2f}-{high:.2f})"
         ax.text(0, -0.12, accuracy, size=10, color=figures.INK, **below)
         color = figures.VALID if found.verdict == "consistent" else figures.BEST
         ax.text(0, -0.205, found.verdict, size=10.5, weight="bold", color=color, **below)
-        ax.set_xlabel("predicted", size=9, color=figures.MUTED, labelpad=3, loc="left")
     # Named at the first panel only: the classes of all are the same.
     panels[0].set_yticks(np.arange(len(classes)) + 0.5, classes, rotation=0, fontsize=9, **plain)
     panels[0].tick_params(length=0, labelcolor=figures.INK)
-    panels[0].set_ylabel("true", size=9, color=figures.MUTED)
-    figures.finish(
-        figure,
-        "One model, one test split: how a good network gets a near-random matrix",
-        f"verdicts against the claimed accuracy, {_CLAIMED}; 95% Wilson intervals; columns in the "
-        "order of the rows",
-    )
+    panels[0].set_ylabel("true", **quiet)
+    title = "One model, one test split: how a good network gets a near-random matrix"
+    detail = f"verdicts against the claimed accuracy, {_CLAIMED}; 95% Wilson intervals"
+    figures.finish(figure, title, f"{detail}; columns in the order of the rows")
     return figure

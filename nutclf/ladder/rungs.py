@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nutclf.config import OBJECTIVES, Augmentation, Recipe, SearchSpace, StudyConfig
 from nutclf.evaluate.intervals import Rate
+from nutclf.search.driver import DRAWN_SIZE
 
 SEED = 0
 LEARNING_RATE = 1e-3
@@ -17,15 +18,10 @@ CLAIM = Rate(47, 50)
 NAMED_AS = {"coconut": "face powder", "pistachios": "cucumber"}
 """Rung 1: what the untouched ImageNet classifier said of a nut, one image each."""
 
-IMAGE_SIZES = {"photographs": None, "drawn": 128}
-"""Pixels by kind of data; None is the network's own size."""
-
 NO_AUGMENTATION = Augmentation(rotation=0, resize=1, zoom=0, horizontal_flip=False)
-PUBLISHED_BACKBONE, PUBLISHED_CLASSES = "mobilenetv2", 10
+PUBLISHED_BACKBONE = "mobilenetv2"
 PUBLISHED_PARAMETERS = {0: 330_506, 4: 743_306}
-"""Trainable parameters by unfrozen layers, of that backbone with that many classes."""
-
-_PER_CLASS = 257  # the head's parameters that each class adds: 256 weights and a bias
+"""Trainable parameters by unfrozen layers, of that backbone with ten classes."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def ladder_config(backbone: str, kind: str, augmented: bool) -> StudyConfig:
     return StudyConfig(
         name="ladder",
         backbone=backbone,
-        image_size=IMAGE_SIZES[kind],
+        image_size=DRAWN_SIZE if kind == "drawn" else None,
         space=SearchSpace(n_unfrozen=tuple(PUBLISHED_PARAMETERS)),
         objective=OBJECTIVES["valid"],
         augmentation=Augmentation() if augmented else NO_AUGMENTATION,
@@ -101,7 +97,8 @@ def check_parameters(backbone: str, n_classes: int, n_unfrozen: int, counted: in
 
     Networks of which nothing was published pass.
     """
-    wanted = PUBLISHED_PARAMETERS[n_unfrozen] + _PER_CLASS * (n_classes - PUBLISHED_CLASSES)
+    # Each class adds 256 weights and a bias to the head.
+    wanted = PUBLISHED_PARAMETERS[n_unfrozen] + 257 * (n_classes - 10)
     if backbone == PUBLISHED_BACKBONE and counted != wanted:
         raise RuntimeError(
             f"{counted:,} parameters train with {n_unfrozen} layers unfrozen; the published "
@@ -160,7 +157,7 @@ def notes_on(backbone: str, kind: str) -> str:
     """The paragraph below the table: how the figures were taken, and why they may differ."""
     differs = [] if backbone == PUBLISHED_BACKBONE else [f"the network here is {backbone}"]
     if kind == "drawn":
-        differs.append(f"the images here are drawn, {IMAGE_SIZES[kind]} pixels wide")
+        differs.append(f"the images here are drawn, {DRAWN_SIZE} pixels wide")
     published = f"Published figures are MobileNetV2's on photographs; {' and '.join(differs)}. "
     return (published if differs else "") + (
         "Intervals belong to the last value of a line. Train figures are running means over an "

@@ -1,7 +1,7 @@
 """A walk up the ladder with the tiny network: what it records, and how it ends."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -12,19 +12,13 @@ from mlflow.tracking import MlflowClient
 from nutclf.errors import UserError
 from nutclf.evaluate import baselines
 from nutclf.ladder import climb as module
-from nutclf.ladder.climb import (
-    Ladder,
-    backbone_for_data,
-    ladder_run,
-    name_images,
-    names_table,
-    rows_of_names,
-)
+from nutclf.ladder.climb import climb, count_names, name_images, names_table, rows_of_names
 from nutclf.ladder.rungs import RUNGS
-from nutclf.search.places import Places
 from nutclf.track.models import load_metadata
 from nutclf.track.registry import model_uri
+from nutclf.track.runs import study_run
 from nutclf.track.store import Store
+from nutclf.train.feature_store import FeatureStore
 
 CLASSES = ("almonds", "pecans", "walnuts")
 FITS = ["2", "3", "4", "5", "6"]
@@ -61,17 +55,16 @@ def runs_in(store, experiment="nutclf-ladder"):
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    return tmp_path_factory.mktemp("ladder-features")
+    return FeatureStore(tmp_path_factory.mktemp("ladder-features"), 10**8)
 
 
 @pytest.fixture(scope="module")
 def climbed(tmp_path_factory, migrated, copy_store, tiny_backbone, source, features):
     store = copy_store(migrated, tmp_path_factory.mktemp("ladder") / "store")
     said = []
-    places = Places(store, features, 10**8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "N_TREES", 9)  # three hundred take seconds, six times
-        table = Ladder(tiny_backbone, source, places, said.append).climb()
+        table = climb(tiny_backbone, source, store, features, said.append)
     (parent,), rungs = runs_in(store)
     return Climbed(
         store, table, said, parent, {run.data.tags["trial_number"]: run for run in rungs}
@@ -157,8 +150,13 @@ def test_the_test_split_is_opened_once_and_counted(climbed):
 def test_the_puzzle_shows_one_model_under_five_evaluations(climbed):
     run = climbed.rungs["7"]
     exhibits = json.loads(climbed.file(run, "evaluation/puzzle.json"))
-    keys = [shown["key"] for shown in exhibits]
-    assert keys == ["true", "shuffled", "unscaled", "scaled_to_one", "renamed"]
+    assert [shown["key"] for shown in exhibits] == [
+        "true",
+        "shuffled",
+        "unscaled",
+        "scaled_to_one",
+        "renamed",
+    ]
     for shown in exhibits:
         assert np.sum(shown["matrix"], axis=1).tolist() == [4, 4, 4]
         verdict = shown["diagnosis"]["verdict"]
@@ -194,7 +192,7 @@ def test_another_walk_has_runs_of_its_own_and_the_same_figures(
     monkeypatch.setattr(module, "RUNGS", RUNGS[:1])
     monkeypatch.setattr(module, "BASELINES", {})
     store = copy_store(climbed.store.folder, tmp_path / "store")
-    table = Ladder(tiny_backbone, source, Places(store, features, 10**8), print).climb()
+    table = climb(tiny_backbone, source, store, features, print)
     rung_2 = [line.split("|")[3:] for line in climbed.table.splitlines()[2:5]]
     again = [line.split("|")[3:] for line in table.splitlines()[2:5]]
     assert [[cell.strip() for cell in row] for row in again] == [
@@ -212,13 +210,17 @@ def test_another_walk_has_runs_of_its_own_and_the_same_figures(
 def test_whatever_ends_a_rung_closes_its_run_and_the_ladders(
     store, tiny_backbone, source, features, monkeypatch, error
 ):
+    """On drawings, which have an experiment of their own and no rung 1."""
+
     def fit(*arguments):
         raise error
 
     monkeypatch.setattr(module, "fit_rung", fit)
+    said = []
     with pytest.raises(type(error)):
-        Ladder(tiny_backbone, source, Places(store, features, 10**8), lambda line: None).climb()
-    parents, rungs = runs_in(store)
+        climb(tiny_backbone, replace(source, kind="drawn"), store, features, said.append)
+    assert said[0] == "rung 1 left out: it names photographs, and these images are drawn."
+    parents, rungs = runs_in(store, "nutclf-ladder-drawn")
     assert [run.info.status for run in parents + rungs] == ["FAILED", "FAILED"]
     reason = "ValueError: by chance" if isinstance(error, ValueError) else "interrupted"
     assert {run.data.tags["reason"] for run in parents + rungs} == {reason}
@@ -236,14 +238,8 @@ def test_data_too_few_to_fold_are_refused_before_anything_is_recorded(
         (few / "train/pecans" / f"{number}.png").unlink()
     source = resolve(str(few), environ={}, workdir=tmp_path)
     with pytest.raises(UserError, match="the rarest class has 4"):
-        Ladder(tiny_backbone, source, Places(store, features, 10**8), lambda line: None)
+        climb(tiny_backbone, source, store, features, print)
     assert runs_in(store) == ([], [])
-
-
-def test_drawings_get_the_small_network_only_where_there_is_one():
-    assert backbone_for_data("mobilenetv2", "drawn") == "mobilenetv2-drawn"
-    assert backbone_for_data("mobilenetv2", "photographs") == "mobilenetv2"
-    assert backbone_for_data("densenet169", "drawn") == "densenet169"
 
 
 @pytest.fixture(scope="module")
@@ -261,11 +257,10 @@ def reddest():
 def test_rung_one_records_what_each_class_is_called(store, bench, tiny_backbone, reddest, source):
     """Almonds are red here, pecans green and walnuts blue."""
     experiment = store.experiment_id("nutclf-ladder")
-    run = ladder_run(store, experiment, "ladder", {})
+    run = study_run(store, experiment, "ladder", {})
     names = name_images(run, tiny_backbone.spec, reddest, bench.splits["train"], CLASSES)
     assert names == {
-        "almonds": [("tench", 8)], "pecans": [("goldfish", 8)],
-        "walnuts": [("great white shark", 8)],
+        "almonds": {"tench": 8}, "pecans": {"goldfish": 8}, "walnuts": {"great white shark": 8},
     }  # fmt: skip
     tags = store.client().get_run(run.run_id).data.tags
     assert (
@@ -276,14 +271,18 @@ def test_rung_one_records_what_each_class_is_called(store, bench, tiny_backbone,
     assert "goldfish 8" in (folder / "imagenet_names.md").read_text()
 
 
+def test_names_are_counted_by_class_the_most_frequent_first():
+    labels, given = np.array([0, 0, 0, 0, 1]), np.array(["crane", "bagel", "crane", "acorn", "x"])
+    found = count_names(labels, given, ["almonds", "pecans", "walnuts"])
+    assert list(found["almonds"].items()) == [("crane", 2), ("acorn", 1), ("bagel", 1)]
+    assert (found["pecans"], found["walnuts"]) == ({"x": 1}, {})
+
+
 def test_the_published_misnaming_is_counted_where_the_class_exists():
-    names = {
-        "coconut": [("acorn", 3), ("face powder", 1)], "pecans": [("acorn", 2)],
-    }  # fmt: skip
+    names = {"coconut": {"acorn": 3, "face powder": 1}, "pecans": {"acorn": 2}}
     coconut, acorn = rows_of_names(names)
     assert (coconut.figure, coconut.published) == ("coconut called face powder", "1 image")
     assert (coconut.here, str(coconut.rate)[:11]) == ("0.250; most often acorn", "0.250 (1/4,")
     assert (acorn.rate.successes, acorn.rate.n) == (5, 6)
-    assert (
-        names_table(names).splitlines()[2].startswith("| coconut | 4      | acorn 3, face powder 1")
-    )
+    line = names_table(names).splitlines()[2]
+    assert line.startswith("| coconut | 4      | acorn 3, face powder 1")

@@ -81,12 +81,10 @@ def source(nuts):
 def load_split(source):
     """Opens a split for promotion; `load_split.asked` lists what was asked for."""
     from nutclf.data.folder import read_split
-    from nutclf.track.models import Split
 
-    def load(split: str, size: int) -> Split:
+    def load(split: str, size: int):
         load.asked.append(split)
-        loaded = read_split(source.folder, split, size)
-        return Split(loaded.images, loaded.labels, loaded.paths)
+        return read_split(source.data, split, size)
 
     load.asked = []
     return load
@@ -106,45 +104,61 @@ def tiny_config() -> StudyConfig:
     return StudyConfig("tiny", "tiny", space, valid, baseline=baseline, n_views=2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tiny_spec():
+    """The tiny network, known by its name: two convolutions at 32 pixels, as MobileNetV2's 154
+    layers take seconds to trace."""
+    from nutclf.model.backbones import BACKBONES, BackboneSpec
+
+    class Tiny(BackboneSpec):
+        def build(self, **arguments):
+            import keras
+
+            glorot = keras.initializers.GlorotUniform
+            pixels = keras.Input((SIDE, SIDE, 3))
+            hidden = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=glorot(0))(pixels)
+            hidden = keras.layers.ReLU()(hidden)
+            hidden = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=glorot(1))(hidden)
+            hidden = keras.layers.BatchNormalization()(hidden)
+            hidden = keras.layers.ReLU()(hidden)
+            return keras.Model(pixels, keras.layers.AveragePooling2D(2)(hidden), name="tiny")
+
+    BACKBONES["tiny"] = Tiny("tiny", "none", SIDE, (1 / 127.5,) * 3, (-1.0,) * 3, "none")
+    return BACKBONES["tiny"]
+
+
 @pytest.fixture(scope="session")
-def tiny_backbone():
-    """Two convolutions at 32 pixels: MobileNetV2's 154 layers take seconds to trace."""
-    import keras
+def tiny_backbone(tiny_spec):
+    """The tiny network, built."""
+    from nutclf.model.backbones import load_backbone
 
-    from nutclf.model.backbones import Backbone, BackboneSpec
-
-    spec = BackboneSpec(
-        "tiny", "none", 1.0, SIDE, 8, (1 / 127.5,) * 3, (-1.0,) * 3, weights_file="none"
-    )
-    glorot = keras.initializers.GlorotUniform
-    pixels = keras.Input((SIDE, SIDE, 3))
-    hidden = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=glorot(0))(pixels)
-    hidden = keras.layers.ReLU()(hidden)
-    hidden = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=glorot(1))(hidden)
-    hidden = keras.layers.BatchNormalization()(hidden)
-    hidden = keras.layers.ReLU()(hidden)
-    model = keras.Model(pixels, keras.layers.AveragePooling2D(2)(hidden), name="tiny")
-    return Backbone(spec, model, "random", "0" * 64)
+    return load_backbone("tiny", "random")
 
 
 @pytest.fixture(scope="session")
-def bench(tiny_config, tiny_backbone, source, tmp_path_factory):
-    """The tiny network and the tiny images, ready to fit any recipe."""
-    from nutclf.search.session import labelled
+def features(tmp_path_factory):
+    """A feature store that all tests share, as all trials do."""
     from nutclf.train.feature_store import FeatureStore
+
+    return FeatureStore(tmp_path_factory.mktemp("features"), 10**8)
+
+
+@pytest.fixture(scope="session")
+def bench(tiny_config, tiny_backbone, source, features):
+    """The tiny network and the tiny images, ready to fit any recipe."""
+    from nutclf.data.folder import read_split
     from nutclf.train.workbench import Workbench
 
-    splits = {s: labelled(source.folder, s, SIDE, print) for s in ("train", "valid")}
-    store = FeatureStore(tmp_path_factory.mktemp("features"), 10**8)
-    return Workbench(tiny_config, tiny_backbone, CLASSES, splits, store)
+    splits = {s: read_split(source.data, s, SIDE) for s in ("train", "valid")}
+    return Workbench(tiny_config, tiny_backbone, CLASSES, splits, features)
 
 
 @pytest.fixture(scope="session")
 def data_facts(source):
     """What a run says of the tiny images."""
-    from nutclf.search.session import data_record
+    from nutclf.track.runs import DataRecord
 
-    return data_record(source)
+    return DataRecord.of(source)
 
 
 @pytest.fixture(scope="session")
@@ -193,26 +207,48 @@ def _copy_store(folder: Path, to: Path):
 
 
 @pytest.fixture(scope="session")
-def begin(bench, data_facts):
-    """Opens a study of the tiny network in a store: the study, and what runs its trials."""
+def begin(source, data_facts, features):
+    """Opens a study of the tiny network in a store, without pruning: `begin(store, config)`."""
     import optuna
 
+    from nutclf.search.driver import prepare
     from nutclf.search.study import open_study
-    from nutclf.search.trial import TrialRunner
+    from nutclf.search.trial import OpenStudy
     from nutclf.track.runs import study_run
 
     def begin(store, config, experiment="nutclf"):
-        facts = {"data_fingerprint": data_facts.fingerprint, "weights_digest": "0"}
-        study = open_study(store, config, facts)
+        setting, size = prepare(config, source, store, features, print, "random")
+        facts = {"data_fingerprint": data_facts.fingerprint, "weights_digest": setting.digest}
+        study, _ = open_study(store, config, facts)
         study.pruner = optuna.pruners.NopPruner()
-        parent = study_run(store, store.experiment_id(experiment), config.name, data_facts.tags)
-        return study, TrialRunner(config, bench, data_facts, parent)
+        run = study_run(store, store.experiment_id(experiment), config.name, data_facts.tags)
+        return OpenStudy(study, run, setting, data_facts, size)
 
     return begin
 
 
 @pytest.fixture(scope="session")
-def with_champion(tmp_path_factory, migrated, begin, tiny_config, copy_store, load_split, source):
+def run_trial():
+    """Runs a study's next trial to its end, in this process: `run_trial(study)`, its outcome."""
+    from nutclf.search.engines import ThisProcess
+    from nutclf.search.trial import LiveTrial, Outcome
+
+    def run_trial(study):
+        trial = LiveTrial(study, study.optuna.ask())
+        step = trial.begin()
+        while not isinstance(step, Outcome):
+            future = ThisProcess().submit(step, trial.fits.on_epoch)
+            error = future.exception()
+            step = trial.fail(error) if error else trial.advance(future.result())
+        return step
+
+    return run_trial
+
+
+@pytest.fixture(scope="session")
+def with_champion(
+    tmp_path_factory, migrated, begin, run_trial, tiny_config, copy_store, load_split, source
+):
     """A store with a study of one trial, `promoted`, and its champion; only to be read."""
     from dataclasses import replace
 
@@ -220,9 +256,8 @@ def with_champion(tmp_path_factory, migrated, begin, tiny_config, copy_store, lo
 
     store = copy_store(migrated, tmp_path_factory.mktemp("with_champion") / "store")
     config = replace(tiny_config, name="promoted")
-    study, runner = begin(store, config)
-    assert runner.run(study, study.ask()).state == "COMPLETE"
-    fingerprint = source.folder.fingerprint
+    assert run_trial(begin(store, config)).state == "COMPLETE"
+    fingerprint = source.data.fingerprint
     promote(store, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
     return store
 
@@ -295,7 +330,7 @@ def answers_at():
 
 _UI = """
 import sys
-from nutclf.search.signals import hear_signals_once
+from nutclf.process import hear_signals_once
 from nutclf.track.store import Store
 from nutclf.track.ui import serve_ui
 hear_signals_once()
@@ -337,12 +372,10 @@ def server(tmp_path, free_port):
 
 @pytest.fixture
 def remote(server, tmp_path, monkeypatch):
-    """The store whose MLflow is `server`; it waits for it a second, not twenty."""
-    from nutclf.track import outbox
+    """The store whose MLflow is `server`; MLflow's client gives up on it at once."""
     from nutclf.track.store import Store
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(outbox, "_PAUSE_S", 1.0)
     address = f"http://127.0.0.1:{server.port}"
     return Store.at(tmp_path / "store", {"MLFLOW_TRACKING_URI": address})
 
@@ -420,7 +453,7 @@ def checkout(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(REPO / "nutclf", root / "nutclf", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "experiments").mkdir()
-    for name, backbone in (("quick", "mobilenetv2-drawn"), ("unknown", "resnet50")):
+    for name, backbone in (("quick", "mobilenetv2"), ("unknown", "resnet50")):
         (root / "experiments" / f"{name}.py").write_text(_QUICK.format(name=name, net=backbone))
     shutil.copy(REPO / "experiments" / "mobilenetv2.py", root / "experiments")
     return root
@@ -438,6 +471,7 @@ STUDY = StudyConfig(
     space=SearchSpace(n_unfrozen=(0, 4), epochs=(1, 5000), lr_schedule=("constant",)),
     baseline=Recipe(epochs=1, lr_schedule="constant"),
     n_views=1,
+    image_size=32,
 )
 '''
 

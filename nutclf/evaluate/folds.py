@@ -5,26 +5,38 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from nutclf.data.duplicates import groups_of_like, perceptual_hashes
+from nutclf.data.folder import Split
+from nutclf.errors import UserError
+
+
+def make_folds(train: Split, k: int, seed: int, refusal: str) -> np.ndarray:
+    """The fold of each training image, int64 [N]; images that show the same thing share one.
+
+    Raises:
+      UserError: a class has too few images; `refusal`, with the reason in the place of its `{}`.
+    """
+    groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
+    try:
+        return assign_folds(train.labels, groups, k, seed)
+    except ValueError as error:
+        raise UserError(refusal.format(error)) from error
+
 
 def assign_folds(labels: np.ndarray, groups: Sequence[object], k: int, seed: int) -> np.ndarray:
-    """The fold in which each image is held out.
+    """The fold in which each image is held out, int64 [N], 0..k-1.
 
     Args:
       labels: class ids, int [N].
       groups: N hashable names; images that share one are held out together.
-      k: folds, 2 or more, and no more than the images of the rarest class.
+      k: folds, 2 or more.
       seed: of the shuffle.
 
-    Returns:
-      int64 [N], 0..k-1.
-
     Raises:
-      ValueError: a class has fewer groups than there are folds, so it would be missing somewhere.
+      ValueError: a class has fewer groups than there are folds, so some fold would lack it.
     """
-    labels, names = (
-        np.asarray(labels),
-        np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1],
-    )
+    labels = np.asarray(labels)
+    names = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
     fewest = min(len(np.unique(names[labels == label])) for label in np.unique(labels))
     if fewest < k:
         raise ValueError(

@@ -127,7 +127,7 @@ def sweep(
         came to a result.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    setting, image_size = _prepare(config, source, store, features, say, weights)
+    setting, image_size = prepare(config, source, store, features, say, weights)
     store.prepare()
     with lock_study(store, config.name):
         record = DataRecord.of(source)
@@ -310,7 +310,7 @@ class Driver:
                 return end.value
 
 
-def _prepare(
+def prepare(
     config: StudyConfig,
     source: DataSource,
     store: Store,

@@ -11,7 +11,10 @@ import optuna
 
 from nutclf.config import Objective, StudyConfig
 from nutclf.data.source import DataSource
-from nutclf.search.session import EXPERIMENTS, Say
+from nutclf.track.store import EXPERIMENTS
+
+from collections.abc import Callable
+Say = Callable[[str], None]
 from nutclf.search.study import find_study, n_complete
 from nutclf.track.notes import write_experiment_note, write_study_note
 from nutclf.track.pictures import record_gradcam, record_mistakes
@@ -114,8 +117,8 @@ def explain(
 
 
 def _explain(store: Store, config: StudyConfig, source: DataSource, command: str) -> None:
-    experiment, root = EXPERIMENTS[source.kind], source.folder.root
-    record = read_study(store, experiment, config, source.folder.fingerprint)
+    experiment, root = EXPERIMENTS[source.kind], source.data.root
+    record = read_study(store, experiment, config, source.data.fingerprint)
     if command:
         origin = {"command": command, "versions": _versions()}
         record.run.tags(origin)

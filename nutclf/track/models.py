@@ -14,13 +14,13 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 from yaml import YAMLError
 
+from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.model.network import predict_pixels
 from nutclf.track import flavor
 from nutclf.track.evaluation import stored_predictions
-from nutclf.track.outbox import Outbox
-from nutclf.track.runs import KINDS, Run
+from nutclf.track.runs import Run
 from nutclf.track.store import Store
 
 NAME = "model"
@@ -28,51 +28,18 @@ _KEPT = "model.keras"
 _NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflow itself
 
 
-def log_model(run: Run, model: keras.Model, metadata: Mapping[str, object]) -> str | None:
-    """Logs a Keras model under a run, or leaves it in the outbox of an absent server.
-
-    Args:
-      run: RUNNING.
-      model: stock Keras; raw pixels 0..255 [B, H, W, 3] to probabilities [B, n_classes].
-      metadata: JSON-able; kept in the MLmodel file, the class order among it.
-
-    Returns:
-      Its address, `models:/m-...`; None where there is an outbox.
-    """
-    arguments = dict(metadata)
-    return run.send(
-        "model",
-        arguments,
-        lambda run_id: _log(run.client, run_id, model, arguments),
-        lambda folder: model.save(folder / _KEPT),
-    )
-
-
-def _log(client: MlflowClient, run_id: str, model: keras.Model, metadata: dict) -> str:
-    experiment_id = client.get_run(run_id).info.experiment_id
-    logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id)
-    info = Model.log(
-        None,
-        flavor=flavor,
-        model=model,
-        model_id=logged.model_id,
-        run_id=run_id,
-        # Named, not inferred: to infer them MLflow loads the model in a new process, 11 to 15 s.
-        pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
-        metadata=metadata,
-    )
-    return info.model_uri
-
-
-def _deliver(client: MlflowClient, run_id: str, arguments: dict, files: Path) -> None:
-    _log(client, run_id, keras.models.load_model(files / _KEPT, safe_mode=True), arguments)
-
-
-def open_outbox(store: Store) -> Outbox | None:
-    """Where records wait while the store's server is away; None for a local database."""
-    if not store.tracking_uri.startswith("http"):
-        return None
-    return Outbox(store.folder / "outbox", KINDS | {"model": _deliver})
+def log_model(run: Run, keras_file: bytes, metadata: Mapping[str, object]) -> str:
+    """STOPGAP until h-serve lands."""
+    import tempfile
+    client = run.client
+    experiment_id = client.get_run(run.run_id).info.experiment_id
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / _KEPT
+        file.write_bytes(keras_file)
+        model = keras.models.load_model(file, safe_mode=True)
+    logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run.run_id)
+    return Model.log(None, flavor=flavor, model=model, model_id=logged.model_id, run_id=run.run_id,
+        pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED], metadata=dict(metadata)).model_uri
 
 
 def load_model(store: Store, uri: str) -> keras.Model:
@@ -118,21 +85,6 @@ def _refused(store: Store, uri: str, error: Exception) -> UserError:
 
 
 RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and the one reloaded
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images of one split at the size that a model takes.
-
-    Attributes:
-      pixels: uint8 [N, S, S, 3].
-      labels: int64 [N].
-      paths: N paths, relative to the data set's folder.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    paths: list[str]
 
 
 LoadSplit = Callable[[str, int], Split]

@@ -130,3 +130,22 @@ class Store:
             # Tells the UI to show training runs first, not traces of language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return client.create_experiment(name, artifact_location=location, tags=tags)
+
+
+EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
+
+
+def make_whole(database: Path, make) -> None:
+    """STOPGAP."""
+    if not database.exists():
+        make(f"sqlite:///{database}")
+
+
+from contextlib import contextmanager
+
+
+@contextmanager
+def lock_study(store, name):
+    """STOPGAP."""
+    with FileLock(store.folder / f"{name}.lock", timeout=0):
+        yield

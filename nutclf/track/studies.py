@@ -131,7 +131,7 @@ class StudyRecord:
     @property
     def best_run(self) -> Run:
         """The run of the best trial."""
-        return Run(self.run.client, self.best.run_id, self.run.outbox)
+        return Run(self.run.client, self.best.run_id)
 
 
 def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: str) -> StudyRecord:

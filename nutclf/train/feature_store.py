@@ -19,6 +19,10 @@ Fill = Callable[[np.ndarray], None]
 Say = Callable[[str], None]
 
 
+def _silent(line: str) -> None:
+    """Says nothing; a function of the module, so that a store can be sent to a worker."""
+
+
 class FeatureStore:
     """Arrays named by a hash of everything they depend on.
 
@@ -32,16 +36,16 @@ class FeatureStore:
       say: takes a line of progress for a person.
     """
 
-    def __init__(self, folder: Path, budget_bytes: int, say: Say = lambda line: None):
-        self._folder, self._budget, self._say = Path(folder), budget_bytes, say
+    def __init__(self, folder: Path, budget_bytes: int, say: Say = _silent):
+        self.folder, self.budget_bytes, self._say = Path(folder), budget_bytes, say
         self._checked: set[str] = set()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def fits(self, n_bytes: int) -> bool:
         """Whether an array of this size may be stored: within the budget, and on the disk."""
         reclaimable = sum(size for _, size, _ in self._entries())
-        free = shutil.disk_usage(self._folder).free
-        return n_bytes <= min(self._budget, free + reclaimable)
+        free = shutil.disk_usage(self.folder).free
+        return n_bytes <= min(self.budget_bytes, free + reclaimable)
 
     def get(self, key: dict, shape: tuple[int, ...], dtype: str, fill: Fill) -> np.ndarray:
         """The array for `key`, computed by `fill` if it is not there whole.
@@ -71,19 +75,19 @@ class FeatureStore:
         files = (
             file
             for kind in ("json", "npy", "*partial-*")
-            for file in self._folder.glob(f"*.{kind}")
+            for file in self.folder.glob(f"*.{kind}")
         )
         broken = []
         for name in sorted({file.name.split(".")[0] for file in files}):
-            with suppress(Timeout), FileLock(self._folder / f"{name}.lock", timeout=0):
+            with suppress(Timeout), FileLock(self.folder / f"{name}.lock", timeout=0):
                 if (reason := self._fault(name)) is not None:
                     broken.append((name, reason))
         return broken
 
     def discard(self, name: str) -> None:
         """Removes what is not whole of an entry, as `check` names it: it will be made again."""
-        with FileLock(self._folder / f"{name}.lock"):
-            for file in self._folder.glob(f"{name}.*partial-*"):
+        with FileLock(self.folder / f"{name}.lock"):
+            for file in self.folder.glob(f"{name}.*partial-*"):
                 file.unlink()
             if self._fault(name) is not None:
                 for file in reversed(self._files(name)):
@@ -92,7 +96,7 @@ class FeatureStore:
     def _fault(self, name: str) -> str | None:
         """What is wrong with an entry that nobody is making; None when it is whole or not there."""
         array_file, record_file = self._files(name)
-        if any(self._folder.glob(f"{name}.*partial-*")):
+        if any(self.folder.glob(f"{name}.*partial-*")):
             return "half-written by a process that is gone"
         if record_file.exists() != array_file.exists():
             return f"its {'array' if record_file.exists() else 'record'} is missing"
@@ -149,7 +153,7 @@ class FeatureStore:
     @contextmanager
     def _only_one(self, name: str) -> Iterator[None]:
         """One process computes; the others wait and say so. The lock ends with its process."""
-        lock = FileLock(self._folder / f"{name}.lock")
+        lock = FileLock(self.folder / f"{name}.lock")
         while True:
             try:
                 lock.acquire(timeout=_WAIT_NOTICE_S)
@@ -163,13 +167,13 @@ class FeatureStore:
 
     def _make_room(self, name: str, n_bytes: int) -> None:
         """Removes the entries unused for longest until `n_bytes` for entry `name` fit."""
-        with FileLock(self._folder / "store.lock"):
+        with FileLock(self.folder / "store.lock"):
             self._remove_leftovers(name)
             entries = sorted(self._entries())
             used = sum(size for _, size, _ in entries)
             for _, size, unused in entries:
-                free = shutil.disk_usage(self._folder).free
-                if used + n_bytes <= self._budget and n_bytes <= free:
+                free = shutil.disk_usage(self.folder).free
+                if used + n_bytes <= self.budget_bytes and n_bytes <= free:
                     return
                 # A process that has the file mapped keeps its content until it lets go.
                 for file in reversed(self._files(unused)):
@@ -182,12 +186,12 @@ class FeatureStore:
         Whoever writes an entry holds its lock, as the caller does that of `mine`. A process number
         would not tell: it is used again, and means nothing in another container or on another host.
         """
-        for file in (*self._folder.glob("*.partial-*"), *self._folder.glob("*.npy")):
+        for file in (*self.folder.glob("*.partial-*"), *self.folder.glob("*.npy")):
             name = file.name.split(".")[0]
             record_file = self._files(name)[1]
             if file.suffix == ".npy" and record_file.exists():
                 continue
-            lock = FileLock(self._folder / f"{name}.lock")
+            lock = FileLock(self.folder / f"{name}.lock")
             try:
                 with nullcontext() if name == mine else lock.acquire(timeout=0):
                     if file.suffix != ".npy" or not record_file.exists():
@@ -198,7 +202,7 @@ class FeatureStore:
     def _entries(self) -> list[tuple[float, int, str]]:
         """(last use, bytes, name) of every whole entry."""
         entries = []
-        for record_file in self._folder.glob("*.json"):
+        for record_file in self.folder.glob("*.json"):
             try:
                 size = record_file.with_suffix(".npy").stat().st_size
                 entries.append((record_file.stat().st_mtime, size, record_file.stem))
@@ -207,7 +211,7 @@ class FeatureStore:
         return entries
 
     def _files(self, name: str) -> tuple[Path, Path]:
-        return self._folder / f"{name}.npy", self._folder / f"{name}.json"
+        return self.folder / f"{name}.npy", self.folder / f"{name}.json"
 
 
 def _checksum(path: Path) -> int:

@@ -129,5 +129,6 @@ def _open(setting: Setting, say: Callable[[str], None]) -> Workbench:
             )
         size = backbone.spec.image_size
         splits = {split: read_split(data, split, size) for split in ("train", "valid")}
-        _bench = key, Workbench(config, backbone, data.classes, splits, setting.features, say)
+        features = FeatureStore(setting.features.folder, setting.features.budget_bytes, say)
+        _bench = key, Workbench(config, backbone, data.classes, splits, features, say)
     return _bench[1]

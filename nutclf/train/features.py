@@ -1,11 +1,7 @@
 """What a tail trains on: the frozen prefix applied to every view, from the store or on the fly."""
 
 import hashlib
-<<<<<<< HEAD
 from collections.abc import Iterator, Sequence
-=======
-from collections.abc import Iterator
->>>>>>> h-data
 from functools import cached_property
 
 import keras
@@ -42,15 +38,10 @@ class FrozenPart:
         """Of the features of one image at `cut`."""
         return tuple(self.trunk.layers[cut].output.shape[1:])
 
-<<<<<<< HEAD
     def from_pixels(
         self, cut: int, view: int, images: Split, rows: np.ndarray
     ) -> Iterator[np.ndarray]:
         """Features at `cut` of view `view` of the images `rows`, a batch at a time."""
-=======
-    def from_pixels(self, cut: int, view: int, images: Split) -> Iterator[np.ndarray]:
-        """Features at `cut` of view `view` of all images, in order, a batch at a time."""
->>>>>>> h-data
         prefix = self._graph(None, cut)
         for start in range(0, len(rows), BATCH_SIZE):
             batch = rows[start : start + BATCH_SIZE]
@@ -150,12 +141,7 @@ class StreamedFeatures:
 
     def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
-<<<<<<< HEAD
         return np.concatenate(list(self._part.from_pixels(self._cut, view, self._images, rows)))
-=======
-        chosen = self._images.take(rows)
-        return np.concatenate(list(self._part.from_pixels(self._cut, view, chosen)))
->>>>>>> h-data
 
 
 Features = StoredFeatures | StreamedFeatures

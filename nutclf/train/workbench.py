@@ -23,7 +23,6 @@ from nutclf.train.views import UNTOUCHED
 ASSEMBLY_TOLERANCE = 1e-4
 _WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
 
-<<<<<<< HEAD
 TailWeights = Mapping[str, Sequence[np.ndarray]]
 """Weights of the layers of a tail, by layer name."""
 
@@ -31,12 +30,6 @@ TailWeights = Mapping[str, Sequence[np.ndarray]]
 @dataclass(frozen=True)
 class FitResult:
     """What a fit gives.
-=======
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a fit went through.
->>>>>>> h-data
 
     Attributes:
       recipe, seed: what was fitted.
@@ -175,7 +168,6 @@ class Workbench:
             self._features[split, cut] = self._make_features(self.splits[split], cut)
         return self._features[split, cut]
 
-<<<<<<< HEAD
     def _learner_of(self, recipe: Recipe, seed: int) -> Learner:
         """The last learner is kept: the folds of a recipe share its traced graph."""
         if self._learner is None or self._learner[0] != (recipe, seed):
@@ -193,8 +185,6 @@ class Workbench:
             self._learner = (recipe, seed), Learner(tail, cut, recipe, seed)
         return self._learner[1]
 
-=======
->>>>>>> h-data
     def _make_features(self, images: Split, cut: int) -> Features:
         if self._store is None:
             return StreamedFeatures(self._part, cut, images)

@@ -49,9 +49,9 @@ class Diagnosis:
     n: int
     renaming: tuple[int, ...]  # for each true class the predicted one that stands for it
     renamed_right: int  # images right once so renamed
-    p_renaming: float  # probability that guesses with the same margins reach that
-    p_accuracy: float  # the same of the diagonal
-    p_independence: float  # the same of the association of true and predicted classes
+    p_renaming: float  # at most the probability that luck favours some renaming as much
+    p_accuracy: float  # probability that guesses with the same margins are right as often
+    p_independence: float  # and that they tie predicted to true classes as closely
     repairable: int  # images these predictions could have right if paired with other images
 
     def sentence(self, classes: Sequence[str]) -> str:
@@ -97,7 +97,7 @@ def fits_claim(right: int, n: int) -> bool:
 def diagnose(matrix: np.ndarray, draws: int = 9999, seed: int = 0) -> Diagnosis:
     """Compares counts [C, C], rows true, with the claim, with guessing and with renamed classes.
 
-    The p-values are shares of `draws` random matrices with the same margins.
+    p-values of accuracy and association are shares of `draws` matrices with the same margins.
     """
     counts = as_counts(matrix)
     rows, columns = counts.sum(axis=1), counts.sum(axis=0)
@@ -112,10 +112,7 @@ def diagnose(matrix: np.ndarray, draws: int = 9999, seed: int = 0) -> Diagnosis:
 
     p_accuracy = p_value(np.trace)
     p_independence = p_value(lambda one: (one**2 / products).sum())  # chi-square / n + 1
-    p_renaming = 1.0
-    if renaming != tuple(range(len(counts))):
-        # Each draw gets its own best renaming, or the best of C! would look like skill.
-        p_renaming = max(p_value(_renamed_right), renaming_gain_p(counts, renaming))
+    p_renaming = renaming_gain_p(counts, renaming)
     agrees = fits_claim(right, n)
     verdict = "consistent" if agrees else "contradicts"
     # Two tests look for skill, so each must pass at half the level (Bonferroni). With few images
@@ -125,13 +122,10 @@ def diagnose(matrix: np.ndarray, draws: int = 9999, seed: int = 0) -> Diagnosis:
         verdict = "chance" if telling else verdict
     if p_renaming < SIGNIFICANCE:
         verdict = "permuted"
-    renamed_right, repairable = _renamed_right(counts), int(np.minimum(rows, columns).sum())
+    renamed_right = int(counts[np.arange(len(counts)), renaming].sum())
+    repairable = int(np.minimum(rows, columns).sum())
     p_values = p_renaming, p_accuracy, p_independence
     return Diagnosis(verdict, agrees, right, n, renaming, renamed_right, *p_values, repairable)
-
-
-def _renamed_right(counts: np.ndarray) -> int:
-    return int(counts[np.arange(len(counts)), best_renaming(counts)].sum())
 
 
 def in_another_order(y_prob: np.ndarray, seed: int) -> np.ndarray:

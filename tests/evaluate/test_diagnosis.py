@@ -81,6 +81,11 @@ def test_a_network_that_answers_one_class_passes():
     assert "which luck explains" in check_matrix(np.array([[0, 30], [0, 2]]), ["a", "b"])
 
 
+def test_column_totals_never_make_luck_look_like_evidence():
+    """58 of 100 tosses: luck of a fair coin (p = 0.067), not of one of 0.45 that they suggest."""
+    assert "which luck explains" in check_matrix(np.array([[42, 42], [16, 0]]), ["a", "b"])
+
+
 def test_rates_and_misfits_are_refused():
     with pytest.raises(ValueError, match="whole counts"):
         check_matrix(np.array([[0.9, 0.1], [0.2, 0.8]]), ["a", "b"])

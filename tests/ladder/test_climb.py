@@ -168,6 +168,9 @@ def test_the_puzzle_shows_one_model_under_five_evaluations(climbed):
         verdict = shown["diagnosis"]["verdict"]
         assert run.data.tags[f"puzzle/{shown['key']}"].startswith(f"{verdict}: The matrix has ")
         assert run.data.metrics[f"puzzle_{shown['key']}_accuracy"] == shown["accuracy"]
+    rows = json.loads(climbed.file(climbed.parent, "ladder.json"))
+    published = [row["published"] for row in rows if row["rung"] == 7]
+    assert published == ["close to random", "", "", "", ""]
     true, shuffled, unscaled, _, renamed = (np.array(shown["matrix"]) for shown in exhibits)
     assert true.trace() / 12 == run.data.metrics["test_accuracy"]
     assert shuffled.sum(axis=0).tolist() == true.sum(axis=0).tolist(), "the same predictions"
@@ -223,10 +226,10 @@ def test_whatever_ends_a_rung_closes_its_run_and_the_ladders(
 ):
     """On drawings, which have an experiment of their own and no rung 1."""
 
-    def fit(*arguments):
+    def check(*arguments):
         raise error
 
-    monkeypatch.setattr(module, "fit_rung", fit)
+    monkeypatch.setattr(module, "check_parameters", check)
     said = []
     with pytest.raises(type(error)):
         climb(tiny_backbone, replace(source, kind="drawn"), store, features, said.append)

@@ -58,6 +58,16 @@ def test_a_skilled_matrix_far_below_the_claim_contradicts():
     assert "contradicts the claimed 0.94" in found.sentence(CLASSES)
 
 
+def test_accuracy_alone_is_skill_enough():
+    """13 of 50 right, all else spread as by chance: the association is not significant."""
+    rng = np.random.default_rng(1)
+    found = diagnose(
+        matrix_of(LABELS, np.where(rng.random(50) < 0.15, LABELS, rng.integers(0, 10, 50)))
+    )
+    assert found.p_accuracy < 0.01 and found.p_independence > 0.5
+    assert found.verdict == "contradicts"
+
+
 def test_the_claim_of_another_split_is_compared_by_fishers_test():
     # 47 and 41 of 50: p = 0.12; 47 and 40: p = 0.071; 47 and 39: p = 0.041.
     assert fits_claim(40, 50) and not fits_claim(39, 50)
@@ -100,6 +110,15 @@ def test_too_few_images_are_not_called_chance():
 
 def test_an_absent_class_is_no_obstacle():
     assert diagnose(matrix_of(LABELS[:45], good()[:45])).verdict == "consistent"
+
+
+def test_an_accuracy_that_the_claim_allows_can_be_repaired_too():
+    """43 of 50 may share a rate with 0.94 although it is less."""
+    y_pred = LABELS.copy()
+    y_pred[5:40:5] = 0
+    found = diagnose(matrix_of(LABELS, np.random.default_rng(0).permutation(y_pred)))
+    assert (found.verdict, found.repairable) == ("chance", 43)
+    assert "could reach 0.860" in found.sentence(CLASSES)
 
 
 def test_another_order_keeps_the_predictions_and_could_be_repaired():

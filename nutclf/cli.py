@@ -93,9 +93,7 @@ def sweep(
     finally:
         engine.close()
     verdict = _promote_best(records, config, source)
-    explain(
-        records, config, source, _say, _as_typed(study, name, trials, data, objective, weights)
-    )
+    explain(records, config, source, _say, _as_typed(study, name, trials, data, objective, weights))
     _say("")
     _say(f"Look at it:   make ui{_store_hint(store)}")
     model = _experiment(source)
@@ -211,7 +209,7 @@ def ladder(
 ) -> None:
     """Climb the published ladder; print its values beside ours."""
     quiet()
-    from nutclf.ladder.climb import EXPERIMENTS, Ladder
+    from nutclf.ladder.climb import EXPERIMENTS, climb
     from nutclf.ladder.rungs import SEED
     from nutclf.model.backbones import find_spec, load_backbone
     from nutclf.search.driver import DRAWN_SIZE
@@ -221,7 +219,7 @@ def ladder(
     seed_everything(SEED)
     size = DRAWN_SIZE if source.kind == "drawn" else None
     network = load_backbone(backbone, image_size=size, say=_say)
-    table = Ladder(network, source, _open_store(store), _open_features(), _say).climb()
+    table = climb(network, source, _open_store(store), _open_features(), _say)
     _say("")
     _say(table)
     _say("")

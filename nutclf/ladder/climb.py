@@ -1,23 +1,24 @@
-"""The published ladder, rung by rung: one walk is one run of MLflow, each rung a child of it."""
+"""Climbs the published ladder: one MLflow run per walk, and one child run per rung."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from nutclf.data.folder import Split
+from nutclf.data.folder import Split, read_split
 from nutclf.data.source import DataSource
 from nutclf.evaluate.baselines import BASELINES, judge
+from nutclf.evaluate.folds import make_folds
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.ladder import puzzle
 from nutclf.ladder.rungs import (
     NAMED_AS,
     RUNGS,
-    Figure,
     Row,
     Rung,
     aligned,
@@ -28,100 +29,137 @@ from nutclf.ladder.rungs import (
 )
 from nutclf.model.backbones import Backbone, BackboneSpec
 from nutclf.model.imagenet import NoClassifier, class_names, classify, load_classifier
-from nutclf.model.network import parameter_counts
-from nutclf.search.claims import WORKER
-from nutclf.search.places import Places
-from nutclf.search.records import record_fit, record_settings, record_sizes
-from nutclf.search.scoring import Watch, full_score
-from nutclf.search.session import DRAWN_BACKBONES, Say, data_record, labelled, make_folds
+from nutclf.search.driver import Say, closed
 from nutclf.track.evaluation import metrics_of, write_evaluation
-from nutclf.track.liveness import hold
 from nutclf.track.runs import DataRecord, Run, source_tags, trial_run, write_json
 from nutclf.track.store import Store
+from nutclf.track.trial_log import log_best, log_epochs, log_model_of, log_settings
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.learner import History, Learner
+from nutclf.train.jobs import Assembled
 from nutclf.train.views import UNTOUCHED
-from nutclf.train.workbench import Workbench
+from nutclf.train.workbench import FitResult, Workbench
+
+EXPERIMENTS = {"photographs": "nutclf-ladder", "drawn": "nutclf-ladder-drawn"}
+"""By kind of data: drawn results never mix with real ones, nor rungs with trials."""
+
+AS_IS = 1, "as is: the untouched ImageNet classifier"
+FIRST_BASELINE = 8
+_NO_FOLDS = (
+    "The ladder's baselines are cross-validated, and these data cannot be: {}. Add images to that "
+    "class, or leave it out of every split."
+)
+_KEPT_EPOCH = {
+    "train_macro_precision": "train precision, kept epoch",
+    "train_macro_recall": "train recall, kept epoch",
+}
+
+Names = dict[str, dict[str, int]]
+"""By class, how often its images were given which name, the most frequent first."""
 
 
-def names_by_class(
-    y_true: np.ndarray, named: np.ndarray, classes: Sequence[str], names: Sequence[str]
-) -> dict[str, list[tuple[str, int]]]:
-    """For each class, how often its images were given which name, the most frequent first.
+def climb(
+    backbone: Backbone, source: DataSource, store: Store, features: FeatureStore, say: Say
+) -> str:
+    """Walks all rungs and records the table in a run of its own; the table as Markdown.
 
-    Args:
-      y_true: class ids 0..C-1, int [N].
-      named: positions in `names` that the other classifier chose, int [N].
-      classes: C names of ours.
-      names: the other classifier's; two classes of the same name count as one.
-
-    Returns:
-      A list of (name, images) a class, empty where the class has no image; equal counts in
-      alphabetical order. The counts of a class add up to its images.
+    All input is checked before anything is recorded. Only rung 7 opens the test split.
 
     Raises:
-      ValueError: the two sequences are not of one length.
+      Exception: whatever ended a rung, after its run and the ladder's were closed as FAILED.
     """
-    y_true, named = np.asarray(y_true), np.asarray(named)
-    if y_true.shape != named.shape:
-        raise ValueError(f"{y_true.shape} true classes and {named.shape} names do not pair")
-    counted = {}
-    for label, name in enumerate(classes):
-        counts = Counter(names[i] for i in named[y_true == label])
-        counted[name] = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return counted
+    data, spec, record = source.data, backbone.spec, DataRecord.of(source)
+    plain, augmented = (ladder_config(spec.name, source.kind, which) for which in (False, True))
+
+    def read(split: str) -> Split:
+        return read_split(data, split, spec.image_size, say=say)
+
+    splits = {split: read(split) for split in ("train", "valid")}
+    folds = make_folds(splits["train"], plain.n_folds, plain.seed, _NO_FOLDS)
+    classifier = _find_classifier(spec, source.kind, say)
+    plain, augmented = (
+        Workbench(config, backbone, data.classes, splits, features, say)
+        for config in (plain, augmented)
+    )
+    client = store.prepare().client()
+    name, experiment = f"ladder-{spec.name}", store.experiment_id(EXPERIMENTS[source.kind])
+    tags = {"study_name": name, "kind": "ladder"} | source_tags() | record.tags
+    parent = Run(client, client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+
+    @contextmanager
+    def rung(number: int, title: str) -> Iterator[Run]:
+        say(f"rung {number}: {title}")
+        run = trial_run(parent, f"{number} · {title}", number, record.tags, kind="rung")
+        with closed(run):
+            run.data(record)
+            yield run
+
+    rows, names = [], ""
+    with closed(parent):
+        parent.params({"backbone": spec.name, "weights": backbone.origin})
+        parent.data(record)
+        if classifier is not None:
+            with rung(*AS_IS) as run:
+                found = name_images(run, spec, classifier, splits["train"], data.classes)
+                rows, names = rows_of_names(found), names_table(found)
+        for step in RUNGS:
+            with rung(step.number, step.title) as run:
+                bench = augmented if step.augmented else plain
+                result, found = fit_rung(run, step, bench, record)
+                rows += found
+        with rung(puzzle.NUMBER, puzzle.TITLE) as run:
+            rows += puzzle.solve_puzzle(run, bench, result, lambda: read("test"))
+        for number, baseline in enumerate(BASELINES, start=FIRST_BASELINE):
+            with rung(number, baseline) as run:
+                rows += run_baseline(run, number, baseline, plain, folds)
+        parts = as_markdown(rows), notes_on(spec.name, source.kind), names
+        table = "\n\n".join(part for part in parts if part)
+        with parent.artifacts() as folder:
+            (folder / "ladder.md").write_text(table + "\n", encoding="utf-8")
+            write_json(folder / "ladder.json", [row.record() for row in rows])
+    return table
 
 
-def ladder_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
-    """A new run, RUNNING; unlike a study's, it is never found again: each walk has its own.
-
-    Args:
-      store: of the records.
-      experiment_id: the ladder's experiment, not a study's.
-      name: for people.
-      tags: what the run says of its data.
-    """
-    client = store.client()
-    own = {"study_name": name, "kind": "ladder"} | source_tags() | dict(tags)
-    return Run(client, client.create_run(experiment_id, run_name=name, tags=own).info.run_id)
-
-
-NUMBER, TITLE = 1, "as is: the untouched ImageNet classifier"
-_SHOWN = 3  # names a class in the table; the JSON has them all
-
-Names = dict[str, list[tuple[str, int]]]
-"""For each class, the names its images were given and how often."""
+def _find_classifier(spec: BackboneSpec, kind: str, say: Say) -> keras.Model | None:
+    try:
+        if kind == "drawn":
+            raise NoClassifier("it names photographs, and these images are drawn.")
+        return load_classifier(spec)
+    except NoClassifier as missing:
+        say(f"rung {AS_IS[0]} left out: {missing}")
+        return None
 
 
 def name_images(
-    run: Run,
-    spec: BackboneSpec,
-    classifier: keras.Model,
-    images: Split,
-    classes: Sequence[str],
+    run: Run, spec: BackboneSpec, classifier: keras.Model, images: Split, classes: Sequence[str]
 ) -> Names:
-    """Has the classifier name every image, and records the names in `run`.
+    """Has the ImageNet classifier name every image, and records the names in `run`.
 
-    They become `imagenet_names.json` and `.md`, and a tag with the most frequent one a class.
+    They become `imagenet_names.json` and `.md`, and a tag with the most frequent one per class.
     """
-    named = classify(spec, classifier, images.pixels)
-    names = names_by_class(images.labels, named, classes, class_names())
+    given = np.array(class_names())[classify(spec, classifier, images.pixels)]
+    names = count_names(images.labels, given, classes)
     run.params({"backbone": spec.name, "split": "train", "n_images": len(images.labels)})
     with run.artifacts() as folder:
-        counts = {name: dict(found) for name, found in names.items()}
-        write_json(folder / "imagenet_names.json", counts)
+        write_json(folder / "imagenet_names.json", names)
         (folder / "imagenet_names.md").write_text(names_table(names) + "\n", encoding="utf-8")
-    often = [f"{name}: {found[0][0]}" for name, found in names.items() if found]
+    often = [f"{name}: {next(iter(found))}" for name, found in names.items() if found]
     run.tags({"named_most_often": "; ".join(often)})
     return names
 
 
+def count_names(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]) -> Names:
+    """Counts the names [N] given to images with class ids [N]; ties in alphabetical order."""
+    counts = (Counter(given[labels == label].tolist()) for label in range(len(classes)))
+    ranked = (sorted(found.items(), key=lambda pair: (-pair[1], pair[0])) for found in counts)
+    return {name: dict(found) for name, found in zip(classes, ranked, strict=True)}
+
+
 def names_table(names: Names) -> str:
-    """A Markdown table: each class, its images, and the names it was given most often."""
+    """Each class, its images, and the three names it was given most often, in Markdown."""
     cells = [["Class", "Images", "Named most often by the untouched ImageNet classifier"]]
     for name, found in names.items():
-        often = ", ".join(f"{given} {count}" for given, count in found[:_SHOWN])
-        cells.append([name, str(sum(count for _, count in found)), often])
+        often = ", ".join(f"{given} {count}" for given, count in list(found.items())[:3])
+        cells.append([name, str(sum(found.values())), often])
     return aligned(cells)
 
 
@@ -130,266 +168,107 @@ def rows_of_names(names: Names) -> list[Row]:
     rows = []
     for name, published in NAMED_AS.items():
         if found := names.get(name):
-            times, n = dict(found).get(published, 0), sum(count for _, count in found)
-            here = f"{times / n:.3f}; most often {found[0][0]}"
-            rows.append(
-                Row(NUMBER, TITLE, f"{name} called {published}", "1 image", here, Rate(times, n))
-            )
-    acorns = sum(dict(found).get("acorn", 0) for found in names.values())
-    n = sum(count for found in names.values() for _, count in found)
+            rate = Rate(found.get(published, 0), sum(found.values()))
+            here = f"{rate.share:.3f}; most often {next(iter(found))}"
+            rows.append(Row(*AS_IS, f"{name} called {published}", "1 image", here, rate))
+    acorns = sum(found.get("acorn", 0) for found in names.values())
+    rate = Rate(acorns, sum(sum(found.values()) for found in names.values()))
     figure = "called acorn, ImageNet's one nut"
-    return [*rows, Row(NUMBER, TITLE, figure, "", f"{acorns / n:.3f}", Rate(acorns, n))]
+    return [*rows, Row(*AS_IS, figure, "", f"{rate.share:.3f}", rate)]
 
 
-def fit_rung(run: Run, rung: Rung, bench: Workbench, data: DataRecord) -> tuple[Learner, list[Row]]:
-    """Trains a rung, records it in `run`, and compares it with what was published.
-
-    Args:
-      run: of the rung.
-      rung: what to train.
-      bench: with the rung's augmentation.
-      data: what the run says of its data.
-
-    Returns:
-      The learner, with the weights of its best epoch, and the rung's lines of the table.
+def fit_rung(
+    run: Run, rung: Rung, bench: Workbench, data: DataRecord
+) -> tuple[FitResult, list[Row]]:
+    """Trains a rung and records it in `run` as a trial is; its fit, and its lines of the table.
 
     Raises:
-      RuntimeError: other parameters train than in the publication.
+      RuntimeError: another number of parameters trains than in the publication.
     """
-    config = bench.config
-    record_settings(run, config, rung.recipe, data, config.seed)
-    learner = bench.learner(rung.recipe)
-    counted = parameter_counts(learner.tail)["trainable"]
-    check_parameters(config.backbone, len(bench.classes), rung.recipe.n_unfrozen, counted)
-    record_sizes(run, bench, learner)
-    watch = Watch(epoch=lambda epoch, figures: run.metrics(figures, step=epoch))
-    score = full_score(run, bench, learner, config.objective, None, watch)
-    record_fit(run, bench, data, learner, score)
-    once = _of_train(bench, learner)
-    run.metrics(once)
-    run.metrics({"time_features_s": score.spent.features, "time_train_s": score.spent.training})
-    n = {split: len(images.labels) for split, images in bench.splits.items()}
+    config, classes, train = bench.config, bench.classes, bench.splits["train"]
+    log_settings(run, config, rung.recipe, data, config.seed)
+    result = bench.fit(rung.recipe, on_epoch=lambda epoch, seen: log_epochs(run, {epoch: seen}))
+    run.params(result.facts)
+    counted = result.facts["trainable_parameters"]
+    check_parameters(config.backbone, len(classes), rung.recipe.n_unfrozen, counted)
+    log_best(run, result.history)
+    _log_model(run, bench, result, data)
+    # The kept epoch on the untouched training images, without dropout.
+    table = prediction_table(train.paths, train.labels, bench.predict(result, "train"), classes)
+    metrics = metrics_of("train", table, classes)
+    once = {name: metrics[name] for name in _KEPT_EPOCH}
+    spent = {"time_features_s": result.seconds_features, "time_train_s": result.seconds_train}
+    run.metrics(once | spent)
     once |= {"trainable_parameters": counted}
-    return learner, [_row(rung, figure, score.history, once, n) for figure in rung.figures]
+    n = {split: len(images.labels) for split, images in bench.splits.items()}
+    return result, [_row(rung, name, result.history.epochs, once, n) for name in rung.published]
 
 
-def _of_train(bench: Workbench, learner: Learner) -> dict[str, float]:
-    """Precision and recall on the untouched training images, without dropout, of the kept epoch."""
-    train = bench.splits["train"]
-    y_prob = bench.predict(learner, "train")
-    table = prediction_table(train.paths, train.labels, y_prob, bench.classes)
-    metrics = metrics_of("train", table, bench.classes)
-    return {name: metrics[name] for name in ("train_macro_precision", "train_macro_recall")}
+def _log_model(run: Run, bench: Workbench, result: FitResult, data: DataRecord) -> None:
+    whole, y_prob = bench.assemble(result)
+    with tempfile.TemporaryDirectory() as folder:
+        whole.save(file := Path(folder) / "model.keras")
+        assembled = Assembled(file.read_bytes(), y_prob)
+    valid = bench.splits["valid"]
+    table = prediction_table(valid.paths, valid.labels, y_prob, bench.classes)
+    metadata = {
+        "classes": list(bench.classes),
+        "image_size": bench.backbone.spec.image_size,
+        "pixels": "RGB, 0 to 255, uint8 or float, [B, H, W, 3]",
+        "backbone": bench.config.backbone,
+        "data_fingerprint": data.fingerprint,
+        "data_source": data.kind,
+    }
+    log_model_of(run, result, assembled, table, None, metadata)
 
 
 def _row(
     rung: Rung,
-    figure: Figure,
-    history: History,
+    metric: str,
+    epochs: Sequence[Mapping[str, float]],
     once: Mapping[str, float],
     n: Mapping[str, int],
 ) -> Row:
-    """One figure of a rung: as many of its last epochs as were published, or the last one."""
-    label, last = figure.label, len(history.epochs)
-    if figure.metric in once:
-        values = [once[figure.metric]]
+    """A figure of the fit as a whole; or of as many last epochs as were published, or the last."""
+    label, published, rate = metric.replace("_", " "), rung.published[metric], None
+    if metric in once:
+        label, value = _KEPT_EPOCH.get(metric, label), once[metric]
+        here = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
     else:
-        first = last - max(1, len(figure.published))
-        values = [epoch[figure.metric] for epoch in history.epochs[first:]]
-        label += f", epoch {last}" if len(values) == 1 else f", epochs {first + 1}-{last}"
-    here = ", ".join(f"{v:,}" if isinstance(v, int) else f"{v:.3f}" for v in values)
-    rate = Rate(round(values[-1] * n[figure.of]), n[figure.of]) if figure.of else None
-    return Row(rung.number, rung.title, label, ", ".join(figure.published), here, rate)
-
-
-FIRST_NUMBER = 8
-NO_FOLDS = (
-    "The ladder's baselines are cross-validated, and these data cannot be: {}. Add images to that "
-    "class, or leave it out of every split."
-)
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """What the baselines learn from: pooled features of untouched images, float32 [N, C]."""
-
-    train: np.ndarray
-    valid: np.ndarray
-
-
-def pooled_vectors(bench: Workbench, pool: int) -> Vectors:
-    """Features of both splits at the pooling.
-
-    Args:
-      bench: with the images.
-      pool: the cut that is the pooling, where a tail with nothing unfrozen begins.
-    """
-    splits = {
-        split: bench.features(split, pool).batch(UNTOUCHED, np.arange(len(images.labels)))
-        for split, images in bench.splits.items()
-    }
-    return Vectors(splits["train"], splits["valid"])
+        last, shown = len(epochs), len(published.split(", "))
+        label += f", epoch {last}" if shown == 1 else f", epochs {last - shown + 1}-{last}"
+        values = [epoch[metric] for epoch in epochs[-shown:]]
+        here = ", ".join(f"{value:.3f}" for value in values)
+        split, _, what = metric.partition("_")
+        if what == "accuracy":
+            rate = Rate(round(values[-1] * n[split]), n[split])
+    return Row(rung.number, rung.title, label, published, here, rate)
 
 
 def run_baseline(
-    run: Run, number: int, name: str, bench: Workbench, vectors: Vectors, folds: np.ndarray
+    run: Run, number: int, name: str, bench: Workbench, folds: np.ndarray
 ) -> list[Row]:
-    """Fits a baseline, records it in `run`, and gives its lines of the table.
-
-    Args:
-      run: of the rung.
-      number: of the rung.
-      name: a key of `BASELINES`.
-      bench: with the images.
-      vectors: from `pooled_vectors`.
-      folds: from `nutclf.search.session.make_folds`.
-    """
-    train, valid, classes = bench.splits["train"], bench.splits["valid"], bench.classes
-    seed = bench.config.seed
+    """Fits one of `BASELINES` on pooled features of untouched images, and records it in `run`."""
+    train, valid = bench.splits["train"], bench.splits["valid"]
+    classes, seed = bench.classes, bench.config.seed
+    vectors, of_valid = (
+        bench.features(split, bench.pool).batch(UNTOUCHED, np.arange(len(images.labels)))
+        for split, images in (("train", train), ("valid", valid))
+    )
     run.params({"model": name, "seed": seed, "backbone": bench.config.backbone})
-    run.params({"features": "pooled", "n_features": vectors.train.shape[1]})
-    learned_from = vectors.train, train.labels
-    judged = judge(BASELINES[name](seed), learned_from, folds, vectors.valid, len(classes))
+    run.params({"features": "pooled", "n_features": vectors.shape[1]})
+    classifier, learned_from = BASELINES[name](seed), (vectors, train.labels)
+    judged = judge(classifier, learned_from, folds, of_valid, len(classes))
     rows = []
-    for split, images, y_prob, of_folds in (
-        ("valid", valid, judged.valid, None),
-        ("cv", train, judged.held_out, folds),
+    for split, label, images, y_prob, fold in (
+        ("valid", "valid accuracy", valid, judged.valid, None),
+        ("cv", f"{folds.max() + 1}-fold accuracy", train, judged.held_out, folds),
     ):
-        table = prediction_table(images.paths, images.labels, y_prob, classes, of_folds)
-        right = int(np.sum(y_prob.argmax(axis=1) == images.labels))
-        rate = Rate(right, len(images.labels))
+        rate = Rate(int((y_prob.argmax(axis=1) == images.labels).sum()), len(images.labels))
+        table = prediction_table(images.paths, images.labels, y_prob, classes, fold)
         write_evaluation(run, split, table, classes, rate.share)
         # `write_evaluation` leaves the valid accuracy to the epochs; here there are none.
         run.metrics({f"{split}_accuracy": rate.share})
-        label = "valid accuracy" if split == "valid" else f"{folds.max() + 1}-fold accuracy"
         title = f"{name} on frozen features"
         rows.append(Row(number, title, label, "", f"{rate.share:.3f}", rate))
     return rows
-
-
-EXPERIMENTS = {"photographs": "nutclf-ladder", "drawn": "nutclf-ladder-drawn"}
-"""By kind of data: drawn results never mix with real ones, nor rungs with trials."""
-
-
-def backbone_for_data(name: str, kind: str) -> str:
-    """The network that walks the ladder on a kind of data: a small one on drawings."""
-    return DRAWN_BACKBONES.get(name, name) if kind == "drawn" else name
-
-
-class Ladder:
-    """One walk; all input is checked before anything is recorded.
-
-    Args:
-      backbone: with weights.
-      source: of the images.
-      places: where to read and write.
-      say: takes lines for a person.
-    """
-
-    def __init__(self, backbone: Backbone, source: DataSource, places: Places, say: Say):
-        self._backbone, self._source, self._places, self._say = backbone, source, places, say
-        size = backbone.spec.image_size
-        self._splits = {
-            split: labelled(source.data, split, size, say) for split in ("train", "valid")
-        }
-        config = ladder_config(backbone.spec.name, augmented=True)
-        self._folds = make_folds(config, self._splits["train"], NO_FOLDS)
-        self._classifier = self._find_classifier()
-        self._data = data_record(source)
-        self._store = places.store.prepare()
-
-    def climb(self) -> str:
-        """Walks all rungs and records the table in a run of its own.
-
-        Returns:
-          The table as Markdown.
-
-        Raises:
-          Exception: whatever ended a rung, after its run and the ladder's were closed as FAILED.
-        """
-        experiment = self._store.experiment_id(EXPERIMENTS[self._source.kind])
-        name = f"ladder-{self._backbone.spec.name}"
-        with hold(self._store.folder) as worker:
-            self._tags = self._data.tags | {WORKER: worker}
-            parent = ladder_run(self._store, experiment, name, self._tags)
-            with _closed(parent):
-                return self._walk(parent)
-
-    def _walk(self, parent: Run) -> str:
-        parent.params({"backbone": self._backbone.spec.name, "weights": self._backbone.origin})
-        parent.data(self._data)
-        rows, names = self._as_is(parent)
-        plain, augmented = self._bench(augmented=False), self._bench(augmented=True)
-        for rung in RUNGS:
-            with self._rung(parent, rung.number, rung.title) as run:
-                bench = augmented if rung.augmented else plain
-                learner, found = fit_rung(run, rung, bench, self._data)
-                rows += found
-            if rung.recipe.n_unfrozen == 0:
-                pool = learner.cut
-        with self._rung(parent, puzzle.NUMBER, puzzle.TITLE) as run:
-            rows += self._puzzle(run, augmented, learner)
-        vectors = pooled_vectors(augmented, pool)
-        for number, baseline in enumerate(BASELINES, start=FIRST_NUMBER):
-            with self._rung(parent, number, baseline) as run:
-                run.data(self._data)
-                rows += run_baseline(run, number, baseline, augmented, vectors, self._folds)
-        return self._record(parent, rows, names)
-
-    def _as_is(self, parent: Run) -> tuple[list[Row], str]:
-        """Rung 1's rows and its table of names; both empty where that network is not to be had."""
-        if self._classifier is None:
-            return [], ""
-        classes, train = self._source.data.classes, self._splits["train"]
-        with self._rung(parent, NUMBER, TITLE) as run:
-            run.data(self._data)
-            spec = self._backbone.spec
-            names = name_images(run, spec, self._classifier, train, classes)
-        return rows_of_names(names), names_table(names)
-
-    def _find_classifier(self) -> keras.Model | None:
-        try:
-            return load_classifier(self._backbone.spec)
-        except NoClassifier as missing:
-            self._say(f"rung {NUMBER} left out: {missing}")
-            return None
-
-    def _bench(self, augmented: bool) -> Workbench:
-        features = FeatureStore(self._places.features, self._places.feature_budget_bytes, self._say)
-        config = ladder_config(self._backbone.spec.name, augmented)
-        classes = self._source.data.classes
-        return Workbench(config, self._backbone, classes, self._splits, features, self._say)
-
-    def _puzzle(self, run: Run, bench: Workbench, learner: Learner) -> list[Row]:
-        folder, size = self._source.data, self._backbone.spec.image_size
-        run.data(self._data)
-        return puzzle.solve_puzzle(
-            run, bench, learner, lambda: labelled(folder, "test", size, self._say)
-        )
-
-    @contextmanager
-    def _rung(self, parent: Run, number: int, title: str) -> Iterator[Run]:
-        self._say(f"rung {number}: {title}")
-        run = trial_run(parent, f"{number} · {title}", number, self._tags, kind="rung")
-        with _closed(run):
-            yield run
-
-    def _record(self, parent: Run, rows: list[Row], names: str) -> str:
-        notes = notes_on(self._backbone.spec.name, self._data.kind)
-        table = "\n\n".join(part for part in (as_markdown(rows), notes, names) if part)
-        with parent.artifacts() as folder:
-            (folder / "ladder.md").write_text(table + "\n", encoding="utf-8")
-            write_json(folder / "ladder.json", [row.record() for row in rows])
-        return table
-
-
-@contextmanager
-def _closed(run: Run) -> Iterator[None]:
-    """Ends a run as COMPLETE, or as FAIL whatever ended the work, an interrupt too."""
-    try:
-        yield
-    except BaseException as error:
-        known = isinstance(error, Exception)
-        run.end("FAIL", f"{type(error).__name__}: {error}" if known else "interrupted")
-        raise
-    run.end("COMPLETE")

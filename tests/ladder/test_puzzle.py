@@ -1,94 +1,208 @@
+import itertools
 import json
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nutclf.evaluate.diagnosis import Claim
-from nutclf.evaluate.predictions import labels, prediction_table, probabilities
-from nutclf.ladder.puzzle import exhibit, in_another_order, pixels_that_become, under_other_names
+from nutclf.ladder.puzzle import (
+    Exhibit,
+    diagnose,
+    fits_claim,
+    gallery,
+    in_another_order,
+    pixels_that_become,
+    under_other_names,
+)
+from nutclf.model.backbones import find_spec
 
-CLASSES = [f"nut {letter}" for letter in "abcdefghij"]
-CLAIM = Claim(0.94, n=50)
+CLASSES = [f"a longer nut {letter}" for letter in "abcdefghij"]
+LABELS = np.repeat(np.arange(10), 5)  # the published test split: ten classes of five
 
 
-@pytest.fixture(scope="module")
-def table():
-    """Of a model that is right on 48 of 50; each row's largest probability tells the image."""
-    truth = np.repeat(np.arange(10), 5)
-    said = truth.copy()
-    said[[0, 7]] = [3, 9]
+def matrix_of(y_true, y_pred, n=10):
+    return np.bincount(y_true * n + y_pred, minlength=n * n).reshape(n, n)
+
+
+def good():
+    """Predictions of a network that is right on 47 of 50."""
+    y_pred = LABELS.copy()
+    y_pred[[3, 17, 40]] = [5, 2, 1]
+    return y_pred
+
+
+def probabilities_of(y_pred):
+    """Each row's largest probability tells the image."""
     y_prob = np.full((50, 10), 0.01)
-    y_prob[np.arange(50), said] = 0.5 + np.arange(50) / 1000
-    y_prob /= y_prob.sum(axis=1, keepdims=True)
-    return prediction_table([f"{i}.jpg" for i in range(50)], truth, y_prob, CLASSES)
+    y_prob[np.arange(50), y_pred] = 0.5 + np.arange(50) / 1000
+    return y_prob
 
 
-def test_the_true_evaluation_is_consistent_with_the_claim(table):
-    shown = exhibit("true", "evaluated rightly", table, CLASSES, CLAIM)
-    assert (shown.diagnosis.verdict, shown.rate.successes, shown.rate.n) == ("consistent", 48, 50)
+def test_a_good_matrix_is_consistent_with_the_claim():
+    found = diagnose(matrix_of(LABELS, good()))
+    assert (found.verdict, found.agrees, found.right, found.n) == ("consistent", True, 47, 50)
+    assert found.renaming == tuple(range(10)) and found.p_renaming == 1.0
+    assert found.p_accuracy == found.p_independence == 1e-4  # 1 / (9999 + 1)
+    assert found.sentence(CLASSES) == (
+        "The matrix has 47 of 50 images right (0.940), which agrees with the claimed 0.94 on 50 "
+        "other images."
+    )
 
 
-def test_another_order_keeps_images_and_truth_and_moves_the_predictions(table):
-    shuffled = in_another_order(table, CLASSES, 0)
-    assert shuffled["path"].tolist() == table["path"].tolist()
-    assert shuffled["y_true"].tolist() == table["y_true"].tolist()
-    before, after = (probabilities(one, CLASSES).max(axis=1) for one in (table, shuffled))
-    assert sorted(before) == sorted(after)
-    assert np.mean(before != after) > 0.9
+def test_a_skilled_matrix_far_below_the_claim_contradicts():
+    rng = np.random.default_rng(6)
+    y_pred = np.where(rng.random(50) < 0.35, LABELS, rng.integers(0, 10, 50))
+    found = diagnose(matrix_of(LABELS, y_pred))
+    assert found.verdict == "contradicts" and not found.agrees
+    assert "contradicts the claimed 0.94" in found.sentence(CLASSES)
 
 
-def test_another_order_looks_like_chance_that_could_be_repaired(table):
-    shown = exhibit("shuffled", "", in_another_order(table, CLASSES, 0), CLASSES, CLAIM)
-    assert shown.diagnosis.verdict == "chance"
-    assert shown.diagnosis.repairable == 48
-    assert shown.rate.share < 0.25
+def test_accuracy_alone_is_skill_enough():
+    """13 of 50 right, all else spread as by chance: the association is not significant."""
+    rng = np.random.default_rng(1)
+    found = diagnose(
+        matrix_of(LABELS, np.where(rng.random(50) < 0.15, LABELS, rng.integers(0, 10, 50)))
+    )
+    assert found.p_accuracy < 0.01 and found.p_independence > 0.5
+    assert found.verdict == "contradicts"
 
 
-def test_other_names_leave_no_class_its_own_and_lose_no_image(table):
-    renamed = under_other_names(table, CLASSES, 0)
-    shown = exhibit("renamed", "", renamed, CLASSES, CLAIM)
-    assert shown.diagnosis.verdict == "permuted"
-    assert all(i != j for i, j in enumerate(shown.diagnosis.renaming))
-    assert (shown.diagnosis.renamed_right, shown.rate.share) == (48, shown.diagnosis.right / 50)
-    assert shown.rate.share <= 2 / 50, "only what was wrong before can be right now"
-    assert labels(renamed, CLASSES)[0].tolist() == labels(table, CLASSES)[0].tolist()
+def test_the_claim_of_another_split_is_compared_by_fishers_test():
+    # 47 and 41 of 50: p = 0.12; 47 and 40: p = 0.071; 47 and 39: p = 0.041.
+    assert fits_claim(40, 50) and not fits_claim(39, 50)
+
+
+def test_random_predictions_look_like_chance():
+    found = diagnose(matrix_of(LABELS, np.random.default_rng(0).integers(0, 10, 50)))
+    assert found.verdict == "chance" and not found.agrees
+    assert found.p_accuracy > 0.05 and found.p_independence > 0.05
+
+
+def test_p_values_follow_the_hypergeometric_law():
+    # Fisher's tea: 4 cups of 8, 3 of 4 right; P(3 or 4) = 17 / 70.
+    found = diagnose(np.array([[3, 1], [1, 3]]))
+    assert found.p_accuracy == pytest.approx(17 / 70, abs=0.01)
+    # In a 2 x 2 table with equal margins 1 of 4 right is as close an association as 3 of 4.
+    assert found.p_independence == pytest.approx(34 / 70, abs=0.015)
+
+
+def test_collapsed_predictions_are_not_blamed_on_the_order():
+    found = diagnose(matrix_of(LABELS, np.zeros_like(LABELS)))
+    assert found.verdict == "chance" and found.repairable == 5
+    assert "label order alone cannot explain it" in found.sentence(CLASSES)
+
+
+def test_the_best_of_all_renamings_is_not_taken_for_skill():
+    # The best of 10! renamings of a random matrix reaches about 0.3 where one expects 0.1.
+    rng = np.random.default_rng(5)
+    found = [diagnose(matrix_of(LABELS, rng.integers(0, 10, 50)), 199, k) for k in range(60)]
+    assert np.mean([one.renamed_right / one.n for one in found]) > 0.25
+    verdicts = Counter(one.verdict for one in found)
+    assert verdicts["permuted"] == 0 and verdicts["chance"] >= 51  # 57 expected, 3 sigma = 5.1
+
+
+def test_too_few_images_are_not_called_chance():
+    found = diagnose(np.eye(3, dtype=int))
+    assert found.p_accuracy == pytest.approx(1 / 6, abs=0.02)
+    assert found.verdict == "consistent"
+
+
+def test_an_absent_class_is_no_obstacle():
+    assert diagnose(matrix_of(LABELS[:45], good()[:45])).verdict == "consistent"
+
+
+def test_an_accuracy_that_the_claim_allows_can_be_repaired_too():
+    """43 of 50 may share a rate with 0.94 although it is less."""
+    y_pred = LABELS.copy()
+    y_pred[5:40:5] = 0
+    found = diagnose(matrix_of(LABELS, np.random.default_rng(0).permutation(y_pred)))
+    assert (found.verdict, found.repairable) == ("chance", 43)
+    assert "could reach 0.860" in found.sentence(CLASSES)
+
+
+def test_another_order_keeps_the_predictions_and_could_be_repaired():
+    y_prob = probabilities_of(good())
+    shuffled = in_another_order(y_prob, 0)
+    assert sorted(shuffled.max(axis=1)) == sorted(y_prob.max(axis=1))
+    found = diagnose(matrix_of(LABELS, shuffled.argmax(axis=1)))
+    assert (found.verdict, found.repairable) == ("chance", 47)
+    assert "could reach 0.940" in found.sentence(CLASSES)
+
+
+def test_other_names_leave_no_class_its_own_and_are_recognised():
+    renamed = under_other_names(probabilities_of(good()), 0).argmax(axis=1)
+    found = diagnose(matrix_of(LABELS, renamed))
+    assert (found.verdict, found.renamed_right) == ("permuted", 47)
+    assert all(i != j for i, j in enumerate(found.renaming))
+    assert found.sentence(CLASSES).count(" appears as ") == 10
+    assert under_other_names(np.eye(2), 5).tolist() == [[0, 1], [1, 0]], "two classes swap"
 
 
 @pytest.mark.parametrize("change", [in_another_order, under_other_names])
-def test_a_mistake_follows_its_seed(table, change):
-    first, again, other = (change(table, CLASSES, seed)["y_pred"].tolist() for seed in (0, 0, 1))
-    assert first == again
-    assert first != other
-
-
-def test_two_classes_swap_names():
-    pair = prediction_table(["a", "b"], np.array([0, 1]), np.eye(2), ["x", "y"])
-    assert under_other_names(pair, ["x", "y"], 5)["y_pred"].tolist() == ["y", "x"]
-
-
-@pytest.mark.parametrize(
-    ("scale", "offset"),
-    [((1 / 127.5,) * 3, (-1.0,) * 3), ((0.01, 0.02, 0.03), (-2.0, -1.0, 0.5))],
-)
-def test_the_models_own_scaling_gives_back_what_was_asked_for(scale, offset):
-    wanted = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3))
-    pixels = pixels_that_become(wanted, scale, offset)
-    assert pixels.dtype == np.float32
-    seen = pixels * np.float32(scale) + np.float32(offset)
-    np.testing.assert_allclose(seen, wanted, atol=1e-3)
+def test_a_mistake_follows_its_seed(change):
+    first, again, other = (change(probabilities_of(good()), seed).tolist() for seed in (0, 0, 1))
+    assert first == again != other
 
 
 def test_white_past_the_scaling_of_mobilenetv2_by_hand():
     """The network computes p / 127.5 - 1; to see 255 it must be given 256 * 127.5."""
     white = np.full((1, 1, 1, 3), 255)
-    assert pixels_that_become(white, (1 / 127.5,) * 3, (-1,) * 3).ravel().tolist() == [32640] * 3
+    assert pixels_that_become(white, find_spec("mobilenetv2")).ravel().tolist() == [32640] * 3
 
 
-def test_a_record_holds_matrix_accuracy_and_diagnosis(table):
-    record = exhibit("true", "evaluated rightly", table, CLASSES, CLAIM).record()
-    again = json.loads(json.dumps(record))
-    assert np.trace(again["matrix"]) == 48
-    assert (again["key"], again["accuracy"], again["classes"]) == ("true", 0.96, CLASSES)
-    assert again["diagnosis"]["verdict"] == "consistent"
-    assert again["diagnosis"]["claim"] == {"accuracy": 0.94, "decimals": 2, "n": 50}
-    assert again["diagnosis"]["sentence"].startswith("The matrix has 48 of 50 images right")
+def test_the_models_own_scaling_gives_back_what_was_asked_for():
+    spec = replace(find_spec("mobilenetv2"), scale=(0.01, 0.02, 0.03), offset=(-2.0, -1.0, 0.5))
+    wanted = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3))
+    pixels = pixels_that_become(wanted, spec)
+    assert pixels.dtype == np.float32
+    seen = pixels * np.float32(spec.scale) + np.float32(spec.offset)
+    np.testing.assert_allclose(seen, wanted, atol=1e-3)
+
+
+def shown(matrix, cause="predictions in shuffled order, labels in folder order"):
+    return Exhibit("key", cause, matrix, diagnose(matrix, draws=99))
+
+
+@pytest.fixture(scope="module")
+def figure():
+    perfect = 5 * np.eye(10, dtype=int)
+    collapsed = np.zeros((10, 10), int)
+    collapsed[:, 3] = 5
+    matrices = perfect, np.roll(perfect, 1, axis=1), collapsed, perfect, perfect
+    return gallery([shown(matrix) for matrix in matrices], CLASSES)
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts if text.get_visible()]
+
+
+def test_each_panel_says_accuracy_and_verdict_and_prints_no_zero(figure):
+    assert texts(figure.axes[0]) == ["5"] * 10 + ["accuracy 1.00  (0.93-1.00)", "consistent"]
+    assert texts(figure.axes[1])[-2:] == ["accuracy 0.00  (0.00-0.07)", "permuted"]
+    assert texts(figure.axes[2])[-2:] == ["accuracy 0.10  (0.04-0.21)", "chance"]
+    at = [text.get_position() for text in figure.axes[1].texts if text.get_text() == "5"]
+    assert at == [((i + 1) % 10 + 0.5, i + 0.5) for i in range(10)], "row true, column predicted"
+    right, renamed, collapsed, *_ = (ax.texts[-1].get_color() for ax in figure.axes)
+    assert right != renamed == collapsed
+
+
+def test_nothing_leaves_the_canvas_and_no_panel_touches_another(figure):
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    boxes = [ax.get_tightbbox() for ax in figure.axes]
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
+    header = [text.get_window_extent() for text in figure.texts]
+    assert max(box.y1 for box in boxes) < min(extent.y0 for extent in header)
+
+
+def test_names_are_taken_literally():
+    gallery(
+        [shown(5 * np.eye(2, dtype=int), "$\\frac{$ of it")], ["a$b$", "$\\frac{$"]
+    ).canvas.draw()
+
+
+def test_a_diagnosis_fits_into_json():
+    assert json.loads(json.dumps(vars(diagnose(matrix_of(LABELS, good())))))["right"] == 47

@@ -1,11 +1,9 @@
-"""The ladder as data, and its table."""
-
 import itertools
 
 import numpy as np
 import pytest
 
-from nutclf.config import Augmentation
+from nutclf.config import Augmentation, Recipe
 from nutclf.evaluate.intervals import Rate
 from nutclf.ladder.rungs import (
     NO_AUGMENTATION,
@@ -19,7 +17,7 @@ from nutclf.ladder.rungs import (
 from nutclf.train.views import Augmenter
 
 
-def test_each_rung_changes_one_thing():
+def test_each_rung_changes_one_thing_and_the_last_is_the_published_recipe():
     changes = []
     for before, rung in itertools.pairwise(RUNGS):
         one, two = vars(before.recipe), vars(rung.recipe)
@@ -27,18 +25,15 @@ def test_each_rung_changes_one_thing():
         changes.append(changed + ["augmented"] * (before.augmented != rung.augmented))
     assert changes == [["augmented"], ["n_unfrozen"], ["epochs"], ["lr_schedule"]]
     assert [rung.number for rung in RUNGS] == [2, 3, 4, 5, 6]
-
-
-def test_the_last_rung_is_the_published_recipe():
-    from nutclf.config import Recipe
-
     assert RUNGS[-1].recipe == Recipe(learning_rate=1e-3)
 
 
 def test_augmented_fits_see_a_new_view_each_epoch_and_plain_ones_the_image():
-    plain, augmented = (ladder_config("mobilenetv2", which) for which in (False, True))
+    plain, augmented = (ladder_config("mobilenetv2", "drawn", which) for which in (False, True))
     assert (plain.views, augmented.views) == (1, 9)
     assert augmented.augmentation == Augmentation()
+    assert augmented.image_size == 128
+    assert ladder_config("mobilenetv2", "photographs", True).image_size is None
 
 
 def test_no_augmentation_changes_no_pixel():
@@ -99,16 +94,12 @@ def test_a_row_as_json_has_the_interval_only_where_there_is_one():
     assert (first["right"], first["n"]) == (47, 50)
     assert (first["low"], first["high"]) == pytest.approx((0.838, 0.979), abs=5e-4)
     assert second == {
-        "rung": 2,
-        "title": "frozen",
-        "figure": "trainable parameters",
-        "published": "330,506",
+        "rung": 2, "title": "frozen", "figure": "trainable parameters", "published": "330,506",
         "here": "330,506",
-    }
+    }  # fmt: skip
 
 
 def test_what_makes_the_published_column_no_yardstick_is_said():
     assert "Published figures" not in notes_on("mobilenetv2", "photographs")
     assert "the network here is densenet169." in notes_on("densenet169", "photographs")
-    drawn = notes_on("mobilenetv2-drawn", "drawn")
-    assert "the network here is mobilenetv2-drawn and the images here are drawn." in drawn
+    assert "; the images here are drawn, 128 pixels wide." in notes_on("mobilenetv2", "drawn")

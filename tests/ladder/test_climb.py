@@ -1,7 +1,7 @@
 """A walk up the ladder with the tiny network: what it records, and how it ends."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -12,21 +12,13 @@ from mlflow.tracking import MlflowClient
 from nutclf.errors import UserError
 from nutclf.evaluate import baselines
 from nutclf.ladder import climb as module
-from nutclf.ladder.climb import (
-    Ladder,
-    backbone_for_data,
-    ladder_run,
-    name_images,
-    names_table,
-    rows_of_names,
-)
+from nutclf.ladder.climb import climb, count_names, names_table, rows_of_names
 from nutclf.ladder.rungs import RUNGS
-from nutclf.search.places import Places
+from nutclf.model.imagenet import NoClassifier
 from nutclf.track.models import load_metadata
 from nutclf.track.registry import model_uri
 from nutclf.track.store import Store
 
-CLASSES = ("almonds", "pecans", "walnuts")
 FITS = ["2", "3", "4", "5", "6"]
 BASELINES = {"8": "random forest", "9": "logistic regression", "10": "majority class"}
 
@@ -37,7 +29,6 @@ class Climbed:
 
     store: Store
     table: str
-    said: list[str]
     parent: MlflowRun
     rungs: dict[str, MlflowRun]
 
@@ -45,8 +36,8 @@ class Climbed:
     def client(self) -> MlflowClient:
         return self.store.client()
 
-    def file(self, run: MlflowRun, path: str) -> str:
-        folder = self.store.folder / "artifacts/nutclf-ladder" / run.info.run_id
+    def file(self, run: MlflowRun, path: str, store: Store | None = None) -> str:
+        folder = (store or self.store).folder / "artifacts/nutclf-ladder" / run.info.run_id
         return (folder / "artifacts" / path).read_text()
 
 
@@ -60,26 +51,30 @@ def runs_in(store, experiment="nutclf-ladder"):
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    return tmp_path_factory.mktemp("ladder-features")
+def reddest():
+    """Calls an image tench, goldfish or great white shark by its brightest channel."""
+    pixels = keras.Input((32, 32, 3))
+    scores = keras.layers.Dense(1000, use_bias=False)
+    model = keras.Model(pixels, scores(keras.layers.GlobalAveragePooling2D()(pixels)))
+    weights = np.zeros((3, 1000), np.float32)
+    weights[:, :3] = np.eye(3)  # scaled, the other channels are negative
+    scores.set_weights([weights])
+    return model
 
 
 @pytest.fixture(scope="module")
-def climbed(tmp_path_factory, migrated, copy_store, tiny_backbone, source, features):
+def climbed(tmp_path_factory, migrated, copy_store, tiny_backbone, source, features, reddest):
     store = copy_store(migrated, tmp_path_factory.mktemp("ladder") / "store")
-    said = []
-    places = Places(store, features, 10**8)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_classifier", lambda spec: reddest)
         patch.setattr(baselines, "N_TREES", 9)  # three hundred take seconds, six times
-        table = Ladder(tiny_backbone, source, places, said.append).climb()
+        table = climb(tiny_backbone, source, store, features, print)
     (parent,), rungs = runs_in(store)
-    return Climbed(
-        store, table, said, parent, {run.data.tags["trial_number"]: run for run in rungs}
-    )
+    return Climbed(store, table, parent, {run.data.tags["trial_number"]: run for run in rungs})
 
 
 def test_every_rung_is_a_finished_child_of_the_walk(climbed):
-    assert sorted(climbed.rungs, key=int) == [*FITS, "7", *BASELINES]
+    assert sorted(climbed.rungs, key=int) == ["1", *FITS, "7", *BASELINES]
     for run in (climbed.parent, *climbed.rungs.values()):
         assert (run.info.status, run.data.tags["trial_state"]) == ("FINISHED", "COMPLETE")
         assert run.data.tags["data_source"] == "photographs"
@@ -88,10 +83,14 @@ def test_every_rung_is_a_finished_child_of_the_walk(climbed):
         assert run.data.tags["mlflow.parentRunId"] == climbed.parent.info.run_id
 
 
-def test_a_rung_that_cannot_be_climbed_is_left_out_with_the_reason(climbed):
-    (line,) = (line for line in climbed.said if "left out" in line)
-    assert line.startswith("rung 1 left out: Keras could not fetch the 1000-class")
-    assert "| 1 " not in climbed.table
+def test_rung_one_records_what_each_class_is_called(climbed):
+    """Almonds are red here, pecans green and walnuts blue."""
+    run = climbed.rungs["1"]
+    often = "almonds: tench; pecans: goldfish; walnuts: great white shark"
+    assert run.data.tags["named_most_often"] == often
+    assert json.loads(climbed.file(run, "imagenet_names.json"))["pecans"] == {"goldfish": 8}
+    names = climbed.file(run, "imagenet_names.md").strip()
+    assert "goldfish 8" in names and climbed.table.endswith(names)
 
 
 def test_fits_are_recorded_as_trials_are(climbed):
@@ -157,13 +156,21 @@ def test_the_test_split_is_opened_once_and_counted(climbed):
 def test_the_puzzle_shows_one_model_under_five_evaluations(climbed):
     run = climbed.rungs["7"]
     exhibits = json.loads(climbed.file(run, "evaluation/puzzle.json"))
-    keys = [shown["key"] for shown in exhibits]
-    assert keys == ["true", "shuffled", "unscaled", "scaled_to_one", "renamed"]
+    assert [shown["key"] for shown in exhibits] == [
+        "true",
+        "shuffled",
+        "unscaled",
+        "scaled_to_one",
+        "renamed",
+    ]
     for shown in exhibits:
         assert np.sum(shown["matrix"], axis=1).tolist() == [4, 4, 4]
         verdict = shown["diagnosis"]["verdict"]
         assert run.data.tags[f"puzzle/{shown['key']}"].startswith(f"{verdict}: The matrix has ")
         assert run.data.metrics[f"puzzle_{shown['key']}_accuracy"] == shown["accuracy"]
+    rows = json.loads(climbed.file(climbed.parent, "ladder.json"))
+    published = [row["published"] for row in rows if row["rung"] == 7]
+    assert published == ["close to random", "", "", "", ""]
     true, shuffled, unscaled, _, renamed = (np.array(shown["matrix"]) for shown in exhibits)
     assert true.trace() / 12 == run.data.metrics["test_accuracy"]
     assert shuffled.sum(axis=0).tolist() == true.sum(axis=0).tolist(), "the same predictions"
@@ -190,35 +197,44 @@ def test_baselines_are_judged_on_both_splits(climbed):
 def test_another_walk_has_runs_of_its_own_and_the_same_figures(
     climbed, copy_store, tmp_path, tiny_backbone, source, features, monkeypatch
 ):
-    """Its first fit and the puzzle only: the whole takes as long as the first walk."""
+    """Its first fit and the puzzle only, and rung 1 left out for want of weights."""
+
+    def no_classifier(spec):
+        raise NoClassifier("no weights here.")
+
     monkeypatch.setattr(module, "RUNGS", RUNGS[:1])
     monkeypatch.setattr(module, "BASELINES", {})
-    store = copy_store(climbed.store.folder, tmp_path / "store")
-    table = Ladder(tiny_backbone, source, Places(store, features, 10**8), print).climb()
-    rung_2 = [line.split("|")[3:] for line in climbed.table.splitlines()[2:5]]
-    again = [line.split("|")[3:] for line in table.splitlines()[2:5]]
-    assert [[cell.strip() for cell in row] for row in again] == [
-        [cell.strip() for cell in row] for row in rung_2
-    ]
+    monkeypatch.setattr(module, "load_classifier", no_classifier)
+    store, said = copy_store(climbed.store.folder, tmp_path / "store"), []
+    climb(tiny_backbone, source, store, features, said.append)
+    assert said[0] == "rung 1 left out: no weights here."
     parents, rungs = runs_in(store)
-    (new,) = {run.info.run_id for run in parents} - {climbed.parent.info.run_id}
-    old = {run.info.run_id for run in climbed.rungs.values()}
-    added = [run for run in rungs if run.info.run_id not in old]
+    (new,) = (run for run in parents if run.info.run_id != climbed.parent.info.run_id)
+    again, first = (
+        [row for row in json.loads(climbed.file(run, "ladder.json", at)) if row["rung"] == 2]
+        for run, at in ((new, store), (climbed.parent, climbed.store))
+    )
+    assert again == first
+    added = [run for run in rungs if run.data.tags["mlflow.parentRunId"] == new.info.run_id]
     assert sorted(run.data.tags["trial_number"] for run in added) == ["2", "7"]
-    assert {run.data.tags["mlflow.parentRunId"] for run in added} == {new}
+    assert len(rungs) == len(climbed.rungs) + 2
 
 
 @pytest.mark.parametrize("error", [ValueError("by chance"), KeyboardInterrupt()])
 def test_whatever_ends_a_rung_closes_its_run_and_the_ladders(
     store, tiny_backbone, source, features, monkeypatch, error
 ):
-    def fit(*arguments):
+    """On drawings, which have an experiment of their own and no rung 1."""
+
+    def check(*arguments):
         raise error
 
-    monkeypatch.setattr(module, "fit_rung", fit)
+    monkeypatch.setattr(module, "check_parameters", check)
+    said = []
     with pytest.raises(type(error)):
-        Ladder(tiny_backbone, source, Places(store, features, 10**8), lambda line: None).climb()
-    parents, rungs = runs_in(store)
+        climb(tiny_backbone, replace(source, kind="drawn"), store, features, said.append)
+    assert said[0] == "rung 1 left out: it names photographs, and these images are drawn."
+    parents, rungs = runs_in(store, "nutclf-ladder-drawn")
     assert [run.info.status for run in parents + rungs] == ["FAILED", "FAILED"]
     reason = "ValueError: by chance" if isinstance(error, ValueError) else "interrupted"
     assert {run.data.tags["reason"] for run in parents + rungs} == {reason}
@@ -236,54 +252,22 @@ def test_data_too_few_to_fold_are_refused_before_anything_is_recorded(
         (few / "train/pecans" / f"{number}.png").unlink()
     source = resolve(str(few), environ={}, workdir=tmp_path)
     with pytest.raises(UserError, match="the rarest class has 4"):
-        Ladder(tiny_backbone, source, Places(store, features, 10**8), lambda line: None)
+        climb(tiny_backbone, source, store, features, print)
     assert runs_in(store) == ([], [])
 
 
-def test_drawings_get_the_small_network_only_where_there_is_one():
-    assert backbone_for_data("mobilenetv2", "drawn") == "mobilenetv2-drawn"
-    assert backbone_for_data("mobilenetv2", "photographs") == "mobilenetv2"
-    assert backbone_for_data("densenet169", "drawn") == "densenet169"
-
-
-@pytest.fixture(scope="module")
-def reddest():
-    """Calls an image tench, goldfish or great white shark by its brightest channel."""
-    pixels = keras.Input((32, 32, 3))
-    scores = keras.layers.Dense(1000, use_bias=False)
-    model = keras.Model(pixels, scores(keras.layers.GlobalAveragePooling2D()(pixels)))
-    weights = np.zeros((3, 1000), np.float32)
-    weights[:, :3] = np.eye(3)  # scaled, the other channels are negative
-    scores.set_weights([weights])
-    return model
-
-
-def test_rung_one_records_what_each_class_is_called(store, bench, tiny_backbone, reddest, source):
-    """Almonds are red here, pecans green and walnuts blue."""
-    experiment = store.experiment_id("nutclf-ladder")
-    run = ladder_run(store, experiment, "ladder", {})
-    names = name_images(run, tiny_backbone.spec, reddest, bench.splits["train"], CLASSES)
-    assert names == {
-        "almonds": [("tench", 8)], "pecans": [("goldfish", 8)],
-        "walnuts": [("great white shark", 8)],
-    }  # fmt: skip
-    tags = store.client().get_run(run.run_id).data.tags
-    assert (
-        tags["named_most_often"] == "almonds: tench; pecans: goldfish; walnuts: great white shark"
-    )
-    folder = store.folder / "artifacts/nutclf-ladder" / run.run_id / "artifacts"
-    assert json.loads((folder / "imagenet_names.json").read_text())["pecans"] == {"goldfish": 8}
-    assert "goldfish 8" in (folder / "imagenet_names.md").read_text()
+def test_names_are_counted_by_class_the_most_frequent_first():
+    labels, given = np.array([0, 0, 0, 0, 1]), np.array(["crane", "bagel", "crane", "acorn", "x"])
+    found = count_names(labels, given, ["almonds", "pecans", "walnuts"])
+    assert list(found["almonds"].items()) == [("crane", 2), ("acorn", 1), ("bagel", 1)]
+    assert (found["pecans"], found["walnuts"]) == ({"x": 1}, {})
 
 
 def test_the_published_misnaming_is_counted_where_the_class_exists():
-    names = {
-        "coconut": [("acorn", 3), ("face powder", 1)], "pecans": [("acorn", 2)],
-    }  # fmt: skip
+    names = {"coconut": {"acorn": 3, "face powder": 1}, "pecans": {"acorn": 2}}
     coconut, acorn = rows_of_names(names)
     assert (coconut.figure, coconut.published) == ("coconut called face powder", "1 image")
     assert (coconut.here, str(coconut.rate)[:11]) == ("0.250; most often acorn", "0.250 (1/4,")
     assert (acorn.rate.successes, acorn.rate.n) == (5, 6)
-    assert (
-        names_table(names).splitlines()[2].startswith("| coconut | 4      | acorn 3, face powder 1")
-    )
+    line = names_table(names).splitlines()[2]
+    assert line.startswith("| coconut | 4      | acorn 3, face powder 1")

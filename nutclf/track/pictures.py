@@ -1,13 +1,12 @@
 """Pictures of a model's answers, written into its run: the worst mistakes, and where it looked."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from nutclf.data.reader import read_image
-from nutclf.evaluate.mistakes import Answer, surest_hits, worst_mistakes
+from nutclf.evaluate.mistakes import gradcam_sheet, mistakes_sheet, surest_hits, worst_mistakes
 from nutclf.model.gradcam import grad_cam
 from nutclf.track.evaluation import FOLDER, stored_file, stored_predictions
 from nutclf.track.models import load_metadata, load_model
@@ -30,20 +29,19 @@ def record_mistakes(run: Run, split: str, root: Path) -> None:
     table = stored_predictions(run, split)
     if table is None or _has(run, MISTAKES):
         return
-    from nutclf.evaluate.mistakes import mistakes_sheet
-
     n_wrong = int((table["y_true"] != table["y_pred"]).sum())
-    shown = [(each, _pixels(root, each)) for each in worst_mistakes(table, SHOWN_MISTAKES)]
+    worst = worst_mistakes(table, SHOWN_MISTAKES)
+    shown = [(answer, read_image(root / answer.path, _TILE_SIDE)) for answer in worst]
     detail = f"{n_wrong} of {len(table)} answers are wrong"
-    detail += f"; the {len(shown)} surest" if len(shown) < n_wrong else ""
+    detail += f"; the {len(shown)} most confident" if len(shown) < n_wrong else ""
+    figure = mistakes_sheet(shown, f"Worst mistakes · {split}", detail)
     with run.artifacts() as folder:
         (folder / FOLDER).mkdir()
-        figure = mistakes_sheet(shown, f"Worst mistakes · {split}", detail)
         figure.savefig(folder / FOLDER / MISTAKES)
 
 
 def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
-    """Draws `evaluation/gradcam.png`, and keeps its maps in `gradcam.json`, unless the run has it.
+    """Draws `evaluation/gradcam.png` and keeps its maps in `gradcam.json`, unless the run has it.
 
     Of the valid split: the model did not learn from it, and the test split is sealed.
 
@@ -56,23 +54,15 @@ def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
     table = stored_predictions(run, "valid")
     if table is None or _has(run, GRADCAM):
         return
-    classes, side = (load_metadata(store, uri)[key] for key in ("classes", "image_size"))
+    metadata = load_metadata(store, uri)
     asked = worst_mistakes(table, SHOWN_ANSWERS) + surest_hits(table, SHOWN_ANSWERS)
-    pixels = np.stack([_pixels(root, answer, side) for answer in asked])
-    ids = np.array([classes.index(answer.y_pred) for answer in asked])
+    pixels = np.stack([read_image(root / a.path, metadata["image_size"]) for a in asked])
+    ids = np.array([metadata["classes"].index(answer.y_pred) for answer in asked])
     heat = grad_cam(load_model(store, uri), pixels, ids)
-    _write_gradcam(run, asked, pixels, heat)
-
-
-def _write_gradcam(run: Run, asked: Sequence[Answer], pixels: np.ndarray, heat: np.ndarray) -> None:
-    from nutclf.evaluate.mistakes import gradcam_sheet
-
-    maps = [
-        asdict(answer) | {"heat": np.round(each, 3).tolist()}
-        for answer, each in zip(asked, heat.astype(float), strict=True)
-    ]
+    shown = list(zip(asked, pixels, heat, strict=True))
+    maps = [asdict(a) | {"heat": np.round(each.astype(float), 3).tolist()} for a, _, each in shown]
     title, detail = "Where the network looked · valid", "Grad-CAM of the class that was answered"
-    figure = gradcam_sheet(list(zip(asked, pixels, heat, strict=True)), title, detail)
+    figure = gradcam_sheet(shown, title, detail)
     with run.artifacts() as folder:
         write_json(folder / FOLDER / "gradcam.json", maps)
         figure.savefig(folder / FOLDER / GRADCAM)
@@ -81,7 +71,3 @@ def _write_gradcam(run: Run, asked: Sequence[Answer], pixels: np.ndarray, heat: 
 def _has(run: Run, name: str) -> bool:
     with stored_file(run, name) as file:
         return file is not None
-
-
-def _pixels(root: Path, answer: Answer, side: int = _TILE_SIDE) -> np.ndarray:
-    return read_image(root / answer.path, side)

@@ -1,4 +1,4 @@
-"""A study as its records tell it: trials ranked, the best one's evaluation, what was promoted."""
+"""A study as its records tell it: trials ranked, and what was registered from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +19,7 @@ RECIPE = tuple(field.name for field in fields(SearchSpace))
 """Parameters of a trial that a study may search."""
 
 _STATES = {status: state for state, status in STATUS.items()}
+_WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,12 @@ class TrialRecord:
     """One trial of a study.
 
     Attributes:
-      number: of the trial.
-      name: of its run.
-      run_id: of its run.
+      number, name, run_id: of the trial and its run.
       state: COMPLETE, PRUNED, FAIL or RUNNING.
       value: of the objective; None unless COMPLETE.
       accuracy: on the images that judge it, with its interval; None unless COMPLETE.
       recipe: its values of `RECIPE`, as text.
-      seconds: from its beginning to its end.
+      seconds: from its start to its end.
     """
 
     number: int
@@ -46,46 +45,13 @@ class TrialRecord:
     seconds: float
 
 
-def n_judged(run: Run, objective: Objective) -> int:
-    """How many images judge a trial of the study: the same for each."""
-    found = stored_json(run, f"confusion_matrix_{objective.judged_on}.json")
-    return sum(map(sum, found["matrix"]))
-
-
-def trial_record(run: MlflowRun, objective: Objective, n: int) -> TrialRecord:
-    """A trial as its run tells it.
-
-    Args:
-      run: of the trial.
-      objective: of its study.
-      n: images that judge it, from `n_judged`.
-    """
-    state, metrics = _STATES.get(run.info.status, "RUNNING"), run.data.metrics
-    value = metrics.get(objective.metric) if state == "COMPLETE" else None
-    rate = metrics.get("cv_accuracy" if objective.cross_validated else "best_valid_accuracy")
-    ended = run.info.end_time or run.info.start_time
-    return TrialRecord(
-        number=int(run.data.tags["trial_number"]),
-        name=run.info.run_name,
-        run_id=run.info.run_id,
-        state=state,
-        value=value,
-        accuracy=None if value is None else Rate(round(rate * n), n),
-        recipe={key: run.data.params[key] for key in RECIPE if key in run.data.params},
-        seconds=(ended - run.info.start_time) / 1000,
-    )
-
-
-_WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-
-
 @dataclass(frozen=True)
 class StudyRecord:
     """One study.
 
     Attributes:
       run: of the study.
-      tags, params: of that run.
+      tags, params: of that run; a tag `space.<name>` wins over the param of that name.
       objective: what "best" is.
       trials: by number.
       versions: registered from its trials, the newest first.
@@ -109,19 +75,22 @@ class StudyRecord:
         return self.objective.judged_on
 
     @property
+    def n_done(self) -> int:
+        """Trials that count towards TRIALS: COMPLETE and PRUNED ones."""
+        return sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.trials)
+
+    @property
     def counts(self) -> str:
         """How many trials ended how, in words."""
         states = [trial.state for trial in self.trials]
-        return ", ".join(
-            f"{states.count(state)} {word}" for state, word in _WORDS.items() if state in states
-        )
+        return ", ".join(f"{states.count(s)} {word}" for s, word in _WORDS.items() if s in states)
 
     @cached_property
     def ranking(self) -> list[TrialRecord]:
         """COMPLETE trials, the best first; of equal ones the earlier."""
         sign = -1 if self.objective.direction == "maximize" else 1
-        finished = [trial for trial in self.trials if trial.value is not None]
-        return sorted(finished, key=lambda trial: (sign * trial.value, trial.number))
+        complete = [trial for trial in self.trials if trial.value is not None]
+        return sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
 
     @property
     def best(self) -> TrialRecord:
@@ -146,38 +115,61 @@ def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: 
     Raises:
       UserError: the study is not there, has no result, or was made on other data.
     """
-    client = store.client()
+    client, objective = store.client(), config.objective
     found = client.get_experiment_by_name(experiment)
-    runs = _runs(client, found.experiment_id, config.name) if found else []
+    query = f"tags.study_name = {quoted(config.name)} AND tags.kind != 'seed'"
+    runs = client.search_runs([found.experiment_id], query, max_results=10_000) if found else []
     study = next((run for run in runs if run.data.tags["kind"] == "study"), None)
     trials = [run for run in runs if run.data.tags["kind"] == "trial"]
-    finished = [run for run in trials if config.objective.metric in run.data.metrics]
-    if study is None or not finished:
+    judged = [r for r in trials if _state(r) == "COMPLETE" and objective.metric in r.data.metrics]
+    if study is None or not judged:
         raise UserError(
             f"Study {config.name!r} has no finished trial in experiment {experiment!r} of "
             f"{store.tracking_uri}; run `make sweep` first, or name another with STUDY= or NAME=."
         )
-    if (seen := finished[0].data.tags["data_fingerprint"]) != fingerprint:
+    if (seen := judged[0].data.tags["data_fingerprint"]) != fingerprint:
         raise UserError(
             f"Study {config.name!r} was made on data with fingerprint {seen[:12]}, and these have "
             f"{fingerprint[:12]}; give its own data with DATA=."
         )
-    n = n_judged(Run(client, finished[0].info.run_id), config.objective)
-    rows = [trial_record(run, config.objective, n) for run in trials]
-    rows.sort(key=lambda trial: trial.number)
-    own, facts = Run(client, study.info.run_id), study.data
-    versions = _versions(client, experiment, config.name)
-    return StudyRecord(own, facts.tags, facts.params, config.objective, rows, versions)
+    first, file = judged[0].info.run_id, f"confusion_matrix_{objective.judged_on}.json"
+    matrix = stored_json(Run(client, first), file)["matrix"]
+    n = sum(map(sum, matrix))  # images that judge a trial: the same for each
+    # A param cannot change: a study whose space was widened says so in a tag.
+    space = {key: text for key, text in study.data.tags.items() if key.startswith("space.")}
+    return StudyRecord(
+        Run(client, study.info.run_id),
+        study.data.tags,
+        study.data.params | space,
+        objective,
+        sorted((_trial(run, objective, n) for run in trials), key=lambda trial: trial.number),
+        _versions(client, experiment, config.name),
+    )
 
 
-def _runs(client: MlflowClient, experiment_id: str, study: str) -> list[MlflowRun]:
-    query = f"tags.study_name = {quoted(study)} AND tags.kind != 'seed'"
-    return list(client.search_runs([experiment_id], query, max_results=10_000))
+def _state(run: MlflowRun) -> str:
+    return _STATES.get(run.info.status, "RUNNING")
+
+
+def _trial(run: MlflowRun, objective: Objective, n: int) -> TrialRecord:
+    info, metrics, params = run.info, run.data.metrics, run.data.params
+    value = metrics.get(objective.metric) if _state(run) == "COMPLETE" else None
+    share = metrics.get("cv_accuracy" if objective.cross_validated else "best_valid_accuracy")
+    return TrialRecord(
+        number=int(run.data.tags["trial_number"]),
+        name=info.run_name,
+        run_id=info.run_id,
+        state=_state(run),
+        value=value,
+        accuracy=None if value is None else Rate(round(share * n), n),
+        recipe={key: params[key] for key in RECIPE if key in params},
+        seconds=((info.end_time or info.start_time) - info.start_time) / 1000,
+    )
 
 
 def _versions(client: MlflowClient, model: str, study: str) -> list[ModelVersion]:
-    """One by one: a search leaves out the aliases."""
+    """Read one by one: a search leaves out the aliases."""
     query = f"name = '{model}' AND tags.study_name = {quoted(study)}"
-    found = client.search_model_versions(query)
-    each = (client.get_model_version(model, version.version) for version in found)
+    numbers = [version.version for version in client.search_model_versions(query)]
+    each = [client.get_model_version(model, number) for number in numbers]
     return sorted(each, key=lambda version: int(version.version), reverse=True)

@@ -1,64 +1,68 @@
-"""The charts' geometry: round ticks, points where they belong."""
+"""The charts: the best so far follows the objective, curves show what was recorded."""
 
 import re
 
+import pandas as pd
 import pytest
 
-from nutclf.report.page import HEIGHT, WIDTH, Series, chart, ticks
+from nutclf.config import OBJECTIVES
+from nutclf.evaluate.intervals import Rate
+from nutclf.report.charts import history_chart, training_charts
+from nutclf.track.studies import StudyRecord, TrialRecord
 
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (1.33, 1.42, [1.32, 1.34, 1.36, 1.38, 1.40, 1.42]),
-        (0.0001, 0.003, [0, 0.001, 0.002, 0.003]),
-        (0.5, 0.5, [0.5, 0.6]),
-    ],
+CURVES = pd.DataFrame(
+    {"train_loss": [2.0, 1.0, 0.9], "valid_loss": [2.1, 1.4, 1.5], "learning_rate": [2e-5] * 3},
+    index=[1, 2, 3],
 )
-def test_ticks_are_round_and_enclose_the_values(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 6, [0, 2, 4, 6]), (1, 3, [1, 2, 3]), (0, 0, [0]), (1, 9, [2, 4, 6, 8])],
-)
-def test_what_is_counted_has_whole_ticks_within_the_data(low, high, expected):
-    assert ticks(low, high, whole=True) == expected
+def history(judge, values):
+    trials = [
+        TrialRecord(i, f"t{i}", "0", "PRUNED" if v is None else "COMPLETE", v, Rate(1, 2), {}, 1.0)
+        for i, v in enumerate(values)
+    ]
+    return history_chart(StudyRecord(None, {}, {}, OBJECTIVES[judge], trials, ()))["svg"]
 
 
-def test_points_lie_in_the_frame_and_higher_values_higher():
-    line = Series("loss", "", [(1, 0.9), (2, 0.3), (3, 0.6)], ["a", "b", "c"])
-    found = chart("loss", "epoch", [line])
-    (drawn,) = found.drawn
-    xs, ys = [x for x, _, _ in drawn.dots], [y for _, y, _ in drawn.dots]
-    assert xs == sorted(xs)
-    assert ys[0] < ys[2] < ys[1], "SVG counts downwards"
-    assert all(found.left <= x <= WIDTH for x in xs)
-    assert all(0 <= y <= HEIGHT for y in ys)
-    assert [title for *_, title in drawn.dots] == ["a", "b", "c"]
+def heights(svg, variable):
+    """Heights on the page of the corners of a line, top 0."""
+    path = re.search(rf'd="([^"]*)" style="fill: none; stroke: var\(--{variable}\)', svg)[1]
+    return [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
 
 
-def test_steps_hold_until_the_next_value():
-    found = chart("best", "trial", [Series("best", "", [(0, 1.0), (2, 0.5)], steps=True)])
-    assert re.fullmatch(r"M[\d.]+ [\d.]+H[\d.]+V[\d.]+", found.drawn[0].path)
+@pytest.mark.parametrize("judge", ["cv", "valid"])
+def test_the_best_so_far_steps_when_a_trial_beats_it(judge):
+    svg = history(judge, [0.5, None, 0.7, 0.4, None])
+    assert re.findall("<title>(.*?)</title>", svg) == [
+        "trial 0: 0.5000",
+        "trial 2: 0.7000",
+        "trial 3: 0.4000",
+    ]
+    line = heights(svg, "warm")
+    assert len(set(line)) == 2
+    assert line == sorted(line, reverse=judge == "cv"), "SVG counts downwards"
 
 
-@pytest.mark.parametrize(
-    ("values", "labels"),
-    [
-        ((1.33, 1.42), ["1.32", "1.34", "1.36", "1.38", "1.40", "1.42"]),
-        ((1.5e-4, 3e-4), ["1.5e-4", "2.0e-4", "2.5e-4", "3.0e-4"]),
-        ((0, 4e-3), ["0", "1.0e-3", "2.0e-3", "3.0e-3", "4.0e-3"]),
-    ],
-)
-def test_labels_of_an_axis_are_alike_and_short(values, labels):
-    found = chart("loss", "epoch", [Series("loss", "", list(enumerate(values)))])
-    assert [tick.label for tick in found.up] == labels
+def test_one_trial_can_be_shown():
+    assert "trial 0: 0.5000" in history("cv", [0.5])
 
 
-def test_one_point_can_be_shown_and_none_cannot():
-    assert chart("loss", "epoch", [Series("loss", "", [(1, 0.5)], ["a"])]).drawn[0].dots
-    with pytest.raises(ValueError, match="nothing to show"):
-        chart("loss", "epoch", [])
+def test_the_kept_epoch_is_marked_on_the_validation_curve():
+    loss, rate = training_charts(CURVES, best_epoch=2.0)
+    assert loss["legend"] == [("training", "train"), ("validation", "valid"), ("kept", "kept")]
+    assert "<title>epoch 2: 1.4000</title>" in loss["svg"]
+    assert rate["title"] == "learning rate"
+    assert ">0.0000200<" in rate["svg"], "a constant has ticks around it"
+
+
+def test_what_was_not_recorded_is_not_drawn():
+    assert training_charts(pd.DataFrame(), None) == []
+    (loss,) = training_charts(CURVES[["train_loss"]], None)
+    assert loss["legend"] == [("training", "train")]
+
+
+def test_colours_follow_the_page_and_nothing_leaves_the_chart():
+    loss, _ = training_charts(CURVES, best_epoch=2.0)
+    assert re.findall("#[0-9a-f]{6}", loss["svg"].replace("#m", "")) == []
+    for part in ("<style", "url(", "font-family", "<g id="):
+        assert part not in loss["svg"]

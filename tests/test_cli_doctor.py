@@ -13,6 +13,9 @@ REPO = Path(__file__).parents[1]
 def moved(with_champion, copy_store, tmp_path):
     """Folder of a store that was moved, and one of its files lies in the wrong place."""
     store = copy_store(with_champion.folder, tmp_path / "store")
+    client = store.client()
+    for run in client.search_runs([store.experiment_id("nutclf")], "tags.kind = 'study'"):
+        client.set_terminated(run.info.run_id)  # no driver ended it
     (store.folder / "artifacts/nutclf/models" / f"m-{'0' * 32}").mkdir()
     return shutil.move(store.folder, tmp_path / "moved")
 
@@ -39,11 +42,12 @@ def test_found_then_repaired_then_nothing_and_the_champion_answers(cli, moved, n
 
 def test_what_no_doctor_can_repair_ends_in_1(cli, with_champion, copy_store, tmp_path):
     store = copy_store(with_champion.folder, tmp_path / "store")
-    for file in store.folder.glob("optuna.db*"):
-        file.unlink()
+    client, experiment = store.client(), store.experiment_id("nutclf")
+    (study,) = client.search_runs([experiment], "tags.kind = 'study'")
+    client.update_run(study.info.run_id, "RUNNING")
     done = cli("doctor", "--fix", NUTCLF_STORE=store.folder)
     assert done.returncode == 1, done.stderr
-    assert "unpaired: study 'promoted': no trial of run t000" in done.stdout
+    assert "running: study 'promoted': 0 trials and 1 runs say RUNNING" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 found, 0 repaired."
 
 

@@ -3,25 +3,31 @@
 What later checks rely on comes first: a schema that can be read, addresses that lead somewhere.
 """
 
-import functools
 import sqlite3
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import optuna
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
 from nutclf.errors import UserError
-from nutclf.search.pairs import Pairs, find_disagreements, find_unpaired
-from nutclf.search.schema import find_old_optuna_schema
-from nutclf.search.stale import find_stale_runs, find_stale_trials
-from nutclf.track.doctor.aliases import find_dangling_aliases
-from nutclf.track.doctor.databases import Backups, sqlite_file
-from nutclf.track.doctor.finding import Finding
-from nutclf.track.doctor.moved import find_moved
-from nutclf.track.doctor.orphans import find_orphans
-from nutclf.track.doctor.schema import find_old_schema
-from nutclf.track.outbox import Outbox
-from nutclf.track.runs import KINDS
-from nutclf.track.store import Store
+from nutclf.search.study import open_storage
+from nutclf.track.repairs import (
+    Backups,
+    Finding,
+    filled_database,
+    find_dangling_aliases,
+    find_moved,
+    find_old_schema,
+    find_orphans,
+    revision,
+    schema_finding,
+)
+from nutclf.track.store import Store, is_held, study_lock, swept_studies
 from nutclf.train.feature_store import FeatureStore
 
 Say = Callable[[str], None]
@@ -47,31 +53,6 @@ class Tally:
         return self.found - self.repaired
 
 
-class _Round:
-    """One round of checks; each finding is said, and repaired if that was asked for."""
-
-    def __init__(self, fix: bool, say: Say):
-        self.tally, self._fix, self._say = Tally(), fix, say
-
-    def treat(self, findings: Iterable[Finding]) -> bool:
-        """Whether nothing of this kind is wrong any more."""
-        before = self.tally.left
-        for finding in findings:
-            self.tally.found += 1
-            self._say(f"{finding.kind}: {finding.what}.")
-            if finding.repair is None:
-                continue
-            if not self._fix:
-                self.tally.repairable += 1
-                continue
-            try:
-                self._say(f"  repaired: {finding.repair()}.")
-                self.tally.repaired += 1
-            except (OSError, sqlite3.Error) as error:  # a full disk, a store that is read-only
-                self._say(f"  not repaired: {error}.")
-        return self.tally.left == before
-
-
 def examine(store: Store, features: Path, fix: bool, say: Say) -> Tally:
     """Looks for everything that kills, moves and damages leave behind.
 
@@ -86,38 +67,103 @@ def examine(store: Store, features: Path, fix: bool, say: Say) -> Tally:
     """
     if not store.folder.is_dir():
         raise UserError(f"There is no store {str(store.folder)!r}; name the folder with STORE=.")
-    found, backups = _Round(fix, say), Backups(store.folder, say)
+    tally, backups = Tally(), Backups(store.folder, say)
+    treat = partial(_treat, tally, fix, say)
     try:
-        _examine_records(store, backups, found, say)
+        if store.tracking_uri.startswith("http"):
+            say(f"{store.tracking_uri} is a server: its schema, addresses and files stay.")
+            store.prepare()  # says so where it does not answer
+        # One after the other: what the second reads is what the first has mended.
+        for find in (find_old_schema, find_old_optuna_schema, find_moved):
+            if not tally.left:
+                treat(at_rest(store, find(store, backups)))
+        if tally.left:
+            say("The other records can be judged once this is repaired.")
+        else:
+            store.use()
+            treat(find_left_running(store))
+            if has_runs(store):
+                treat(find_dangling_aliases(store, backups))
+            treat(find_orphans(store))
     except sqlite3.DatabaseError as error:
         raise UserError(
             f"A database in {str(store.folder)!r} cannot be read ({error}); put back a copy, such "
             "as those in backups/ in it."
         ) from error
-    found.treat(find_broken_features(features))
-    return found.tally
+    treat(find_broken_features(features))
+    return tally
 
 
-def _examine_records(store: Store, backups: Backups, found: _Round, say: Say) -> None:
-    if store.tracking_uri.startswith("http"):
-        say(f"{store.tracking_uri} is a server: its schema, addresses and files are not touched.")
-        store.prepare()  # says so where it does not answer
-    schemas = find_old_schema(store, backups) + find_old_optuna_schema(store, backups)
-    # One after the other: what the second reads is what the first has mended.
-    if not found.treat(schemas) or not found.treat(find_moved(store, backups)):
-        say("The other records can be judged once this is repaired.")
-        return
-    store.use()
-    if waiting := Outbox(store.folder / "outbox", KINDS).waiting():
-        say(
-            f"{waiting} records wait for MLflow's server; runs and trials can be compared after it."
+def _treat(tally: Tally, fix: bool, say: Say, findings: list[Finding]) -> None:
+    """Says what is wrong, and repairs it if that was asked for."""
+    for finding in findings:
+        tally.found += 1
+        say(f"{finding.kind}: {finding.what}.")
+        if finding.repair and not fix:
+            tally.repairable += 1
+        elif finding.repair:
+            try:
+                say(f"  repaired: {finding.repair()}.")
+                tally.repaired += 1
+            except (OSError, sqlite3.Error, SQLAlchemyError) as error:  # a full disk, say
+                say(f"  not repaired: {error}.")
+
+
+def at_rest(store: Store, findings: list[Finding]) -> list[Finding]:
+    """The findings, without their repairs while a sweep relies on what those change."""
+    if not (swept := swept_studies(store)):
+        return findings
+    way = f"end the sweep of {swept[0]} first"
+    return [replace(found, what=f"{found.what}; {way}", repair=None) for found in findings]
+
+
+def has_runs(store: Store) -> bool:
+    """Whether there is anything to ask MLflow: it makes tables in an empty place."""
+    return store.tracking_uri.startswith("http") or bool(filled_database(store.tracking_uri))
+
+
+def find_old_optuna_schema(store: Store, backups: Backups) -> list[Finding]:
+    """Whether Optuna's database has the schema of the Optuna that is installed."""
+    database = filled_database(store.optuna_url)
+    found = database and revision(database)
+    installed = optuna.storages.RDBStorage("sqlite://")  # in memory: to open an old one changes it
+    if found is None or found == installed.get_head_version():
+        return []
+    known = found in installed.get_all_versions()
+    return [schema_finding("Optuna", found, known, partial(_upgrade, store, backups))]
+
+
+def _upgrade(store: Store, backups: Backups) -> str:
+    backups.before_changing(store.optuna_url)
+    storage = optuna.storages.RDBStorage(store.optuna_url, skip_compatibility_check=True)
+    storage.upgrade()
+    return f"Optuna's database has the schema {storage.get_current_version()} now"
+
+
+def find_left_running(store: Store) -> list[Finding]:
+    """Studies with trials or runs that say RUNNING although no sweep is at work on them."""
+    trials, runs = Counter(), Counter()
+    if not store.optuna_url.startswith("sqlite") or filled_database(store.optuna_url):
+        storage = open_storage(store.optuna_url)
+        for name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=name, storage=storage)
+            trials[name] = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    if has_runs(store):
+        client = store.client()
+        experiments = [e.experiment_id for e in client.search_experiments(max_results=1000)]
+        for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
+            # The study's own, its trials' and seeds': those that a sweep ends.
+            if run.data.tags.get("kind") in ("study", "trial", "seed"):
+                runs[run.data.tags["study_name"]] += 1
+    return [
+        Finding(
+            "running",
+            f"study {name!r}: {trials[name]} trials and {runs[name]} runs say RUNNING, and no "
+            "sweep is at work on it; the same `make sweep` settles that",
         )
-    else:
-        for check in (find_stale_trials, find_stale_runs, find_disagreements, find_unpaired):
-            found.treat(check(Pairs.read(store, backups)))
-    if store.tracking_uri.startswith("http") or sqlite_file(store.tracking_uri):
-        found.treat(find_dangling_aliases(store, backups))
-    found.treat(find_orphans(store))
+        for name in sorted(trials | runs)
+        if trials[name] + runs[name] and not is_held(study_lock(store, name))
+    ]
 
 
 def find_broken_features(folder: Path) -> list[Finding]:
@@ -129,7 +175,7 @@ def find_broken_features(folder: Path) -> list[Finding]:
         Finding(
             "features",
             f"entry {name[:8]} in {folder}: {reason}",
-            functools.partial(_discard, features, name),
+            partial(_discard, features, name),
         )
         for name, reason in features.check()
     ]

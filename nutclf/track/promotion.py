@@ -8,8 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from nutclf.config import Objective
 from nutclf.errors import UserError
-from nutclf.evaluate.comparison import Comparison, compare
-from nutclf.evaluate.diagnosis import SIGNIFICANCE
+from nutclf.evaluate.comparison import SIGNIFICANCE, Comparison, compare
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.metrics import classification_metrics
 from nutclf.track.evaluation import stored_predictions
@@ -17,7 +16,9 @@ from nutclf.track.models import LoadSplit, reload, reload_proved
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
 from nutclf.track.runs import Run
 from nutclf.track.sealed import FindLeaks, OnTest, judge_on_test
-from nutclf.track.store import Store
+from nutclf.track.store import Store, lock_model
+
+_TAGS = ("study_name", "data_fingerprint", "data_source")  # of the run, for its version too
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Candidate:
     Attributes:
       version: in the registry.
       classes: in the model's order.
-      out_of_fold: cross-validated predictions of the training split; None when it has none.
-      valid: predictions of today's valid split.
+      out_of_fold: of the training split, when it was cross-validated.
+      valid: of today's valid split.
     """
 
     version: ModelVersion
@@ -47,7 +48,7 @@ class Verdict:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The evidence, as it stands beside the version's description."""
+        """The evidence, for the version in the registry."""
         tags = {"promotion": "champion" if self.wins else "challenger"}
         if (seen := self.comparison) is None:
             return tags
@@ -60,11 +61,11 @@ class Verdict:
 
 
 def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdict:
-    """Holds a rival against the champion, on the same images, paired.
+    """Compares a rival with the champion on the same images.
 
-    Where both were cross-validated on the same images, the rival must be right on more of them,
-    and by more than luck (McNemar's exact p below 0.05). Otherwise the valid split decides, as in
-    the published protocol: the better value of the objective wins, and the evidence is stated.
+    Where both were cross-validated on the same images, the rival must be right on significantly
+    more of them (McNemar's exact test, p < 0.05). Otherwise the valid split decides, as in the
+    published protocol: the better value of the objective wins, and the test is reported.
     """
     names = ("the champion", f"version {rival.version.version}")
     if rival.classes != champion.classes:
@@ -74,8 +75,9 @@ def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdic
             f"({', '.join(champion.classes)}), so the two cannot be compared; move the alias by "
             "hand, or keep the records of other classes in another STORE=.",
         )
-    if _same_images(rival.out_of_fold, champion.out_of_fold):
-        found = compare(champion.out_of_fold, rival.out_of_fold, rival.classes)
+    old, new = champion.out_of_fold, rival.out_of_fold
+    if old is not None and new is not None and set(old["path"]) == set(new["path"]):
+        found = compare(old, new, rival.classes)
         wins = found.difference > 0 and found.p_value < SIGNIFICANCE
         return Verdict(wins, f"Out of fold: {found.sentence(*names)}", found)
     metric = objective.by_epoch.removeprefix("valid_")
@@ -89,20 +91,16 @@ def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdic
     return Verdict(wins, f"{reason} {found.sentence(*names)}", found)
 
 
-def _same_images(a: pd.DataFrame | None, b: pd.DataFrame | None) -> bool:
-    return a is not None and b is not None and set(a["path"]) == set(b["path"])
-
-
 @dataclass(frozen=True)
 class Promotion:
-    """What was decided.
+    """What was decided about the version of a study's best model.
 
     Attributes:
-      version: of the study's best model.
+      version: its number.
       is_champion: whether the alias points at it now.
-      reason: why, as written into the version's description.
-      test: its accuracy on the test images that no other split has; None when there are none.
-      uri: what to load.
+      reason: as written into the version's description.
+      test: accuracy on the test images that no other split has; None when there are none.
+      uri: of the champion, to be loaded.
     """
 
     version: int
@@ -129,45 +127,47 @@ def promote(
       experiment: its name is also the registered model's.
       study_name: whose best finished run is taken.
       objective: what "best" is.
-      load_split: opens the images; "test" is asked for once, and the opening is counted.
+      load_split: reads the images; "test" is asked for once a run, and that is counted.
       fingerprint: of the data that `load_split` reads.
       find_leaks: names the test images that are in train or valid too; they are left out of the
         headline figures.
       force: a person's reason to make the model champion whatever the comparison says.
 
     Raises:
-      UserError: the study has no finished run, or was trained on other data.
+      UserError: the study has no finished run, or was trained on other data; or another promotion
+        does not end.
       RuntimeError: the registry, or the reloaded model, does not hold what it should.
     """
     client, registry = store.client(), Registry(store.client(), experiment)
     found = _best(store, experiment, study_name, objective, fingerprint)
     run, uri = Run(client, found.info.run_id), model_uri(client, found)
     reloaded = reload_proved(store, uri, run, load_split)
-    on_test = judge_on_test(run, reloaded, load_split, find_leaks)
-    version = registry.register(uri, run.run_id, _version_tags(found))
-    before = registry.at(CHAMPION)
-    rival = Candidate(version, reloaded.classes, stored_predictions(run, "cv"), reloaded.valid)
-    verdict = _verdict(store, rival, before, objective, load_split, force)
-    reason = _in_words(found, version, before, objective, verdict, on_test)
-    if not (_same(before, version) and before.description):  # why it became champion stays
-        registry.describe(version, reason, verdict.tags | on_test.tags)
-    champion = f"models:/{experiment}@{CHAMPION}"
-    if verdict.wins:
-        registry.point(CHAMPION, version)
-        if before is not None and not _same(before, version):
-            registry.point(PREVIOUS, before)  # the way back
-        reload_proved(store, champion, run, load_split)
-        if (challenger := registry.at(CHALLENGER)) and challenger.version == version.version:
-            registry.drop(CHALLENGER)
-    else:
-        registry.point(CHALLENGER, version)
+    with lock_model(store, experiment):  # two studies may end at once
+        on_test = judge_on_test(run, reloaded, load_split, find_leaks)
+        tags = {key: found.data.tags[key] for key in _TAGS}
+        version = registry.register(uri, run.run_id, tags)
+        before = registry.at(CHAMPION)
+        rival = Candidate(version, reloaded.classes, stored_predictions(run, "cv"), reloaded.valid)
+        verdict = _verdict(store, rival, before, objective, load_split, force)
+        reason = _in_words(found, version, before, objective, verdict, on_test)
+        if not (_same(before, version) and before.description):  # why it became champion stays
+            registry.describe(version, reason, verdict.tags | on_test.tags)
+        champion = f"models:/{experiment}@{CHAMPION}"
+        if verdict.wins:
+            registry.point(CHAMPION, version)
+            if before is not None and not _same(before, version):
+                registry.point(PREVIOUS, before)  # the way back
+            reload_proved(store, champion, run, load_split)
+            if _same(registry.at(CHALLENGER), version):
+                registry.drop(CHALLENGER)
+        else:
+            registry.point(CHALLENGER, version)
     return Promotion(version.version, verdict.wins, reason, on_test.clean, champion)
 
 
 def _best(
     store: Store, experiment: str, study_name: str, objective: Objective, fingerprint: str
 ) -> MlflowRun:
-    """The run of a study's best model, trained on these data."""
     found = best_run(store.client(), store.experiment_id(experiment), study_name, objective)
     if found is None:
         raise UserError(
@@ -195,7 +195,6 @@ def _in_words(
     verdict: Verdict,
     on_test: OnTest,
 ) -> str:
-    """The decision as it stands in the version's description."""
     if before is None:
         did = "is champion:"
     elif _same(before, version):
@@ -219,16 +218,14 @@ def _verdict(
     load_split: LoadSplit,
     force: str,
 ) -> Verdict:
-    """Whether the model becomes champion, and why."""
     if champion is None:
         return Verdict(True, "there was none before.")
     if _same(champion, rival.version):
         return Verdict(True, "still the best of its study.")
     present = reload(store, champion.source, load_split)
     out_of_fold = stored_predictions(Run(store.client(), champion.run_id), "cv")
-    found = judge(
-        rival, Candidate(champion, present.classes, out_of_fold, present.valid), objective
-    )
+    champion = Candidate(champion, present.classes, out_of_fold, present.valid)
+    found = judge(rival, champion, objective)
     if force and not found.wins:
         return Verdict(True, f"By force: {force} {found.reason}", found.comparison)
     return found
@@ -236,8 +233,3 @@ def _verdict(
 
 def _same(one: ModelVersion | None, other: ModelVersion) -> bool:
     return one is not None and one.version == other.version
-
-
-def _version_tags(found: MlflowRun) -> dict[str, str]:
-    tags = found.data.tags
-    return {key: tags[key] for key in ("study_name", "data_fingerprint", "data_source")}

@@ -17,18 +17,13 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 @dataclass(frozen=True)
 class Registry:
-    """The versions of one registered model.
-
-    Attributes:
-      client: of the store.
-      name: of the registered model.
-    """
+    """The versions of the registered model called `name`."""
 
     client: MlflowClient
     name: str
 
     def at(self, alias: str) -> ModelVersion | None:
-        """The version that an alias points at; None when there is none."""
+        """The version that an alias points at, if there is one."""
         try:
             return self.client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
@@ -36,21 +31,13 @@ class Registry:
                 return None
             raise
 
-    def version_of(self, model_uri: str) -> ModelVersion | None:
-        """The version registered from a logged model, if there is one."""
-        if not self.client.search_registered_models(f"name = '{self.name}'"):
-            return None
-        versions = self.client.search_model_versions(f"name = '{self.name}'")
-        return next((v for v in versions if v.source == model_uri), None)
-
     def register(self, model_uri: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
-        """Makes a version of a logged model; returns the one there is if it was registered."""
-        found = self.version_of(model_uri)
-        if found is not None:
-            return found
+        """Makes a version of a logged model, or returns the one that it has already."""
         if not self.client.search_registered_models(f"name = '{self.name}'"):
             self.client.create_registered_model(self.name)
-        return self.client.create_model_version(self.name, model_uri, run_id, tags=tags)
+        versions = self.client.search_model_versions(f"name = '{self.name}'")
+        found = next((version for version in versions if version.source == model_uri), None)
+        return found or self.client.create_model_version(self.name, model_uri, run_id, tags=tags)
 
     def describe(self, version: ModelVersion, text: str, tags: dict[str, str]) -> None:
         """Writes a version's description, and tags beside it."""
@@ -74,7 +61,7 @@ class Registry:
             )
 
     def drop(self, alias: str) -> None:
-        """Takes an alias away; no matter whether it was there."""
+        """Removes an alias, if it is there."""
         if self.at(alias) is not None:
             self.client.delete_registered_model_alias(self.name, alias)
 

@@ -25,8 +25,8 @@ class OnTest:
     """How a model does on the test split.
 
     Attributes:
-      clean: on the images that no other split has: the headline. None when none are left.
-      with_leaks: on all of them.
+      clean: accuracy on the images that no other split has, the headline; None when none are left.
+      with_leaks: accuracy on all of them.
       leaks: test image -> the image of train or valid that shows the same.
     """
 
@@ -36,11 +36,11 @@ class OnTest:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The leaks by name; nothing where there are none."""
+        """The leaks by name, if there are any."""
         return {LEAKS: "; ".join(self._named())} if self.leaks else {}
 
     def sentence(self) -> str:
-        """Both figures, and why they differ."""
+        """Both figures, for people, and why they differ."""
         if not self.leaks:
             return f"Test accuracy {self.with_leaks}."
         named = self._named()
@@ -63,17 +63,11 @@ class OnTest:
 def judge_on_test(
     run: Run, reloaded: Reloaded, load_split: LoadSplit, find_leaks: FindLeaks
 ) -> OnTest:
-    """The model's figures on the test split: made once a run, read from its records afterwards.
+    """Scores a model on the test split, once; afterwards the run's records answer.
 
-    Metrics, matrix and predictions named `test` are those of images that no other split has.
-    `test_accuracy_with_leaks`, `test_leaks` (a number, and a tag that names them) and
-    `evaluation/predictions_test_with_leaks.csv` stand beside them.
-
-    Args:
-      run: of the model.
-      reloaded: the model.
-      load_split: "test" is asked for unless the run has its predictions; the opening is counted.
-      find_leaks: asked unless the run knows its leaks.
+    Metrics, matrix and predictions named `test` leave out the images that another split has too;
+    `test_accuracy_with_leaks`, `predictions_test_with_leaks.csv` and `test_leaks` (how many; a tag
+    names them) are logged beside them.
     """
     leaks, whole = stored_json(run, f"{LEAKS}.json"), _recorded_predictions(run)
     if leaks is not None and whole is not None:
@@ -87,7 +81,7 @@ def judge_on_test(
 
 
 def open_test(run: Run, load_split: LoadSplit, image_size: int) -> Split:
-    """The test split; the opening is counted on the run of the model that will see it."""
+    """Reads the test split, and counts that on the run of the model that will see it."""
     images = load_split("test", image_size)
     openings = int(run.client.get_run(run.run_id).data.tags.get("test_openings", 0))
     run.tags({"test_openings": openings + 1})
@@ -95,7 +89,7 @@ def open_test(run: Run, load_split: LoadSplit, image_size: int) -> Split:
 
 
 def _record(run: Run, whole: pd.DataFrame, leaks: Mapping[str, str], classes: list[str]) -> None:
-    """Writes all predictions first and the leaks last: whatever ends this, it can be done again."""
+    # All predictions first and the leaks last: wherever this is killed, it can be done again.
     if leaks:
         with run.artifacts() as folder:
             (folder / FOLDER).mkdir()
@@ -113,7 +107,7 @@ def _record(run: Run, whole: pd.DataFrame, leaks: Mapping[str, str], classes: li
 
 
 def _recorded_predictions(run: Run) -> pd.DataFrame | None:
-    """Of all test images, leaked or not; None where the split was not opened yet."""
+    """Of all test images, leaked or not; None where the split was not opened."""
     whole = stored_predictions(run, WHOLE)
     return stored_predictions(run, "test") if whole is None else whole
 

@@ -1,27 +1,33 @@
-"""Where records are kept: one folder with MLflow's database, Optuna's, and the artifacts."""
+"""Where records are kept: one folder with MLflow's database, Optuna's, artifacts and locks."""
 
+import getpass
+import hashlib
 import os
+import shutil
+import socket
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
 
-DEFAULT_FOLDER = "mlruns"
-# MLflow's own settings ask an absent server for minutes, once for every record.
-_IMPATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
+EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
+"""Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
+
+# MLflow's own settings ask a server that is away for four minutes: too long before the first trial.
+_ONE_TRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class Store:
             )
         return cls(
             folder=root,
-            tracking_uri=explicit or f"sqlite:///{root / 'mlflow.db'}",
-            optuna_url=environ.get("NUTCLF_OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
+            tracking_uri=explicit or f"{_SQLITE}{root / 'mlflow.db'}",
+            optuna_url=environ.get("NUTCLF_OPTUNA_STORAGE") or f"{_SQLITE}{root / 'optuna.db'}",
             # Beside a database alone MLflow would put artifacts into the current folder.
             artifact_root=None if explicit.startswith("http") else root / "artifacts",
         )
@@ -67,45 +73,51 @@ class Store:
     def prepare(self) -> "Store":
         """Makes the folder and MLflow's tables, and points MLflow's global settings here.
 
-        Several processes may call it at once.
+        Several processes may call it at once. A server is asked once, for 5 s.
 
         Raises:
-          UserError: the folder cannot be written.
+          UserError: the folder cannot be written, its tables are not those of this MLflow, or the
+            server does not answer.
         """
         self.use()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "store.lock"):
-                # Two processes that create the same new database kill each other: one at a time.
+            with self.lock(), _environment(_ONE_TRY):
+                if database := sqlite_file(self.tracking_uri):
+                    make_whole(database, self.make_tables)
                 self.client().search_experiments(max_results=1)
-                self._let_readers_read()
+                # Write-ahead logging: the sweep and the UI do not lock each other out.
+                self._pragma("journal_mode=WAL")
         except MlflowException as error:
             reason = str(error).splitlines()[0][:200]
+            way_out = (
+                "`make doctor` says what is wrong with it, FIX=1 mends it"
+                if sqlite_file(self.tracking_uri)
+                else "start it, or unset MLFLOW_TRACKING_URI to use the database in STORE"
+            )
             raise UserError(
-                f"MLflow at {self.tracking_uri} does not answer as it should ({reason}); start "
-                "it, or unset MLFLOW_TRACKING_URI to use the database in STORE."
+                f"MLflow at {self.tracking_uri} does not answer as it should ({reason}); {way_out}."
             ) from error
-        except (OSError, NotImplementedError, SQLAlchemyError) as error:
+        except (OSError, NotImplementedError, SQLAlchemyError, sqlite3.Error) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"The store {str(self.folder)!r} cannot be written ({reason}); "
-                "name a folder that can be with STORE=."
+                f"The store {str(self.folder)!r} cannot be written ({reason}); name a folder that "
+                "can be with STORE=, or see with `make doctor` whether FIX=1 mends this one."
             ) from error
         return self
 
-    def _let_readers_read(self) -> None:
-        """Write-ahead logging: several workers and the UI do not lock each other out."""
-        self._pragma("journal_mode=WAL")
+    def make_tables(self, url: str) -> None:
+        """Makes MLflow's tables in an empty SQLite database, and closes it."""
+        SqlAlchemyStore(url, self.artifact_root.as_uri()).engine.dispose()
 
     def checkpoint(self) -> None:
         """Moves what write-ahead logging holds back into the database file: a copy is whole."""
         self._pragma("wal_checkpoint(TRUNCATE)")
 
     def _pragma(self, statement: str) -> None:
-        """For SQLite; a server's database is its keeper's."""
-        if self.tracking_uri.startswith("sqlite:///"):
-            with closing(sqlite3.connect(self.tracking_uri.removeprefix("sqlite:///"))) as database:
-                database.execute(f"PRAGMA {statement}")
+        if database := sqlite_file(self.tracking_uri):
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute(f"PRAGMA {statement}")
 
     def client(self) -> MlflowClient:
         """A client of this store, whatever MLflow's global settings say."""
@@ -114,15 +126,13 @@ class Store:
     def use(self) -> None:
         """Points MLflow's global settings here: a few of its functions read nothing else."""
         os.environ["MLFLOW_TRACKING_URI"] = self.tracking_uri
-        for name, value in _IMPATIENCE.items():
-            os.environ.setdefault(name, value)
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
 
     def experiment_id(self, name: str) -> str:
         """The id of the experiment called `name`, made when missing, its artifacts in the store."""
         client = self.client()
-        with FileLock(self.folder / "store.lock"):
+        with self.lock():
             found = client.get_experiment_by_name(name)
             if found is not None:
                 return found.experiment_id
@@ -131,21 +141,165 @@ class Store:
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return client.create_experiment(name, artifact_location=location, tags=tags)
 
-
-EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
-
-
-def make_whole(database: Path, make) -> None:
-    """STOPGAP."""
-    if not database.exists():
-        make(f"sqlite:///{database}")
+    def lock(self) -> FileLock:
+        """For a moment: whoever makes a database, an experiment or a study waits for the others."""
+        (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "locks" / "store.lock")
 
 
-from contextlib import contextmanager
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for a server."""
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+
+
+def make_whole(database: Path, make: Callable[[str], None]) -> None:
+    """Makes a SQLite database unless it is there; killed on the way, it leaves none.
+
+    Args:
+      database: its file. The caller holds the store's lock.
+      make: fills the new database at the address that it gets, and closes its connections.
+    """
+    if not database.exists() or not database.stat().st_size:
+        with made_aside(database) as url:
+            make(url)
 
 
 @contextmanager
-def lock_study(store, name):
-    """STOPGAP."""
-    with FileLock(store.folder / f"{name}.lock", timeout=0):
+def made_aside(database: Path) -> Iterator[str]:
+    """The address of a new database, which takes the place of `database` at the block's end."""
+    folder = database.with_name(f"{database.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)  # a killed process left it
+    folder.mkdir(parents=True)
+    try:
+        yield f"{_SQLITE}{folder / database.name}"
+        for ending in ("-wal", "-shm", "-journal"):  # SQLite would take them for the new one's
+            database.with_name(database.name + ending).unlink(missing_ok=True)
+        os.replace(folder / database.name, database)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def lock_study(store: Store, study_name: str) -> AbstractContextManager[None]:
+    """Only one driver sweeps a study.
+
+    Raises:
+      UserError: on entering, when another does; the sentence says who, and since when.
+    """
+    return hold(
+        study_lock(store, study_name),
+        lambda holder: (
+            f"Study {study_name!r} is being swept by {holder}; wait for it, stop it, or give that "
+            "sweep more workers with WORKERS=."
+        ),
+    )
+
+
+def lock_model(store: Store, name: str, patience_s: float = 120.0) -> AbstractContextManager[None]:
+    """Only one promotion at a time decides on a registered model; the others wait.
+
+    Raises:
+      UserError: on entering, after `patience_s`.
+    """
+    return hold(
+        _lock_file(store, store.tracking_uri, "model", name),
+        lambda holder: (
+            f"A promotion to model {name!r} is under way by {holder}; when it has ended, give "
+            "`make promote` with the same STUDY and DATA."
+        ),
+        patience_s,
+    )
+
+
+def study_lock(store: Store, study_name: str) -> Path:
+    """The lock file of a study, beside Optuna's database, or in the store where that is a server's.
+
+    Processes at one server, but with different folders for STORE, do not see each other's.
+    """
+    return _lock_file(store, store.optuna_url, "study", study_name)
+
+
+def _lock_file(store: Store, url: str, kind: str, name: str) -> Path:
+    # Names may be long, or differ only in what a file name cannot show.
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return _lock_folder(store, url) / f"{kind}-{quote(name, safe='')[:80]}-{digest}.lock"
+
+
+def _lock_folder(store: Store, url: str) -> Path:
+    database = sqlite_file(url)
+    return (database.parent if database else store.folder) / "locks"
+
+
+@contextmanager
+def hold(lock_file: Path, refusal: Callable[[str], str], patience_s: float = 0.5) -> Iterator[None]:
+    """Holds a lock; the system lets go of it when the process ends, also after SIGKILL.
+
+    Args:
+      lock_file: a text file beside it names the holder for others.
+      refusal: makes the sentence of the error from "user@host (pid 1) since 2026-01-31 12:00:00".
+      patience_s: how long to wait for another holder. Not 0: the lock may be only looked at, or its
+        new holder may not have put its name in the place of one that was killed.
+
+    Raises:
+      UserError: another process holds it.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(lock_file), lock_file.with_suffix(".txt")
+    try:
+        lock.acquire(timeout=patience_s)
+    except Timeout as error:
+        raise UserError(refusal(_read(holder) or "another process")) from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        me = f"{user_name()}@{socket.gethostname()} (pid {os.getpid()}) since {since}"
+        holder.write_text(me, encoding="utf-8")
         yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(lock_file: Path) -> bool:
+    """Whether any process holds a lock now."""
+    if not lock_file.exists():  # to try a lock makes its file
+        return False
+    try:
+        with FileLock(lock_file, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def swept_studies(store: Store) -> list[str]:
+    """Who sweeps a study of the store now: one text for each, as in the sentences of `hold`."""
+    files = sorted(_lock_folder(store, store.optuna_url).glob("study-*.lock"))
+    held = [file for file in files if is_held(file)]
+    return [_read(file.with_suffix(".txt")) or "another process" for file in held]
+
+
+def user_name() -> str:
+    """Of the person who runs this; a container's user may have a number and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -7,12 +7,14 @@ import sys
 from contextlib import suppress
 from urllib.parse import quote, urlencode
 
+from mlflow.entities import Run
+
 from nutclf.track.runs import quoted
 from nutclf.track.store import Store
 
 
 def study_links(store: Store, port: int) -> list[tuple[str, str]]:
-    """Name of each study, and the address of its trials in the UI, the best first."""
+    """The name of each study, and the address of its trials in the UI, best first."""
     client = store.client()
     experiments = [e.experiment_id for e in client.search_experiments()]
     studies = client.search_runs(
@@ -21,20 +23,18 @@ def study_links(store: Store, port: int) -> list[tuple[str, str]]:
     return [(run.data.tags["study_name"], _trials_address(run, port)) for run in studies]
 
 
-def _trials_address(study, port: int) -> str:
+def _trials_address(study: Run, port: int) -> str:
     params = study.data.params
-    query = urlencode(
-        {
-            "workflowType": "machine_learning",
-            "searchFilter": f"tags.study_name = {quoted(study.data.tags['study_name'])} "
-            "AND tags.kind = 'trial'",
-            "orderByKey": f"metrics.`{params['objective.metric']}`",
-            "orderByAsc": str(params["objective.direction"] == "minimize").lower(),
-            "startTime": "ALL",
-        },
-        quote_via=quote,  # the page would show a plus as a plus
-    )
-    return f"http://127.0.0.1:{port}/#/experiments/{study.info.experiment_id}/runs?{query}"
+    query = {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.study_name = {quoted(study.data.tags['study_name'])} "
+        "AND tags.kind = 'trial'",
+        "orderByKey": f"metrics.`{params['objective.metric']}`",
+        "orderByAsc": str(params["objective.direction"] == "minimize").lower(),
+        "startTime": "ALL",
+    }
+    encoded = urlencode(query, quote_via=quote)  # the page would show a plus as a plus
+    return f"http://127.0.0.1:{port}/#/experiments/{study.info.experiment_id}/runs?{encoded}"
 
 
 def serve_ui(store: Store, port: int) -> None:

@@ -39,35 +39,36 @@ def parent(store):
     return study_run(store, store.experiment_id("nutclf"), "tiny", TAGS)
 
 
-def test_an_alias_of_a_model_that_is_not_there_is_nobody(registry):
-    assert registry.at(CHAMPION) is None
-    assert registry.version_of("models:/m-1") is None
-
-
 def test_a_model_is_registered_once(registry, version):
+    assert registry.at(CHAMPION) is None
     first, again, other = version(1), version(1), version(2)
     assert [int(found.version) for found in (first, again, other)] == [1, 1, 2]
     assert len(registry.client.search_model_versions("name = 'nutclf'")) == 2
     assert again.tags == {"of": "tiny"}
 
 
-def test_an_alias_moves(registry, version):
+def test_an_alias_moves_and_is_dropped(registry, version):
+    first, second = version(1), version(2)
+    for expected in (first, second):
+        registry.point(CHAMPION, expected)
+        assert registry.at(CHAMPION).version == expected.version
+    assert registry.at(CHALLENGER) is None
+    for _ in range(2):
+        registry.drop(CHAMPION)
+    assert registry.at(CHAMPION) is None
+
+
+def test_an_alias_that_is_not_where_it_was_moved_to_is_an_error(registry, version, monkeypatch):
     first, second = version(1), version(2)
     registry.point(CHAMPION, first)
-    assert registry.at(CHAMPION).version == first.version
-    registry.point(CHAMPION, second)
-    assert registry.at(CHAMPION).version == second.version != first.version
-    assert registry.at(CHALLENGER) is None
+    monkeypatch.setattr(
+        type(registry.client), "set_registered_model_alias", lambda *arguments: None
+    )
+    with pytest.raises(RuntimeError, match="set to version 2, but the registry answers 1"):
+        registry.point(CHAMPION, second)
 
 
-def test_an_alias_is_dropped_whether_or_not_it_is_there(registry, version):
-    registry.point(CHALLENGER, version(1))
-    for _ in range(2):
-        registry.drop(CHALLENGER)
-    assert registry.at(CHALLENGER) is None
-
-
-def test_an_alias_of_a_deleted_version_is_nobody(registry, version):
+def test_an_alias_of_a_deleted_version_points_nowhere(registry, version):
     registry.point(CHAMPION, version(1))
     registry.client.delete_model_version("nutclf", "1")
     assert registry.at(CHAMPION) is None
@@ -94,30 +95,17 @@ def test_of_equal_runs_the_first_is_the_best(store, parent):
     runs = [finished(parent, number, {"best_valid_loss": 0.5}) for number in range(3)]
     found = best_run(store.client(), store.experiment_id("nutclf"), "tiny", LOSS)
     assert found.info.run_id == runs[0]
-
-
-def test_pruned_and_failed_runs_and_other_studies_are_never_the_best(store, parent):
-    result = finished(parent, 0, {"best_valid_loss": 0.5})
-    finished(parent, 1, {"best_valid_loss": 0.1}, "PRUNED")
-    finished(parent, 2, {"best_valid_loss": 0.1}, "FAIL")
-    experiment = store.experiment_id("nutclf")
-    finished(study_run(store, experiment, "tiny2", TAGS), 0, {"best_valid_loss": 0.1})
-    assert best_run(store.client(), experiment, "tiny", LOSS).info.run_id == result
+    with pytest.raises(LookupError, match="t000"):
+        model_uri(store.client(), found)
 
 
 @pytest.mark.parametrize("name", ["it's", 'say "nuts"', "Nüsse 🥜"])
-def test_the_best_run_is_found_whatever_the_study_is_called(store, name):
+def test_pruned_and_failed_runs_and_other_studies_are_never_the_best(store, parent, name):
     experiment = store.experiment_id("nutclf")
-    run_id = finished(study_run(store, experiment, name, TAGS), 0, {"best_valid_loss": 0.5})
+    finished(parent, 0, {"best_valid_loss": 0.1})
+    named = study_run(store, experiment, name, TAGS)
+    finished(named, 1, {"best_valid_loss": 0.1}, "PRUNED")
+    finished(named, 2, {"best_valid_loss": 0.1}, "FAIL")
+    assert best_run(store.client(), experiment, name, LOSS) is None
+    run_id = finished(named, 0, {"best_valid_loss": 0.5})
     assert best_run(store.client(), experiment, name, LOSS).info.run_id == run_id
-
-
-def test_a_study_without_results_has_no_best_run(store, parent):
-    finished(parent, 0, {"best_valid_loss": 0.1}, "FAIL")
-    assert best_run(store.client(), store.experiment_id("nutclf"), "tiny", LOSS) is None
-
-
-def test_a_run_without_a_model_has_no_address(store, parent):
-    run = store.client().get_run(finished(parent, 0, {"best_valid_loss": 0.1}))
-    with pytest.raises(LookupError, match="t000"):
-        model_uri(store.client(), run)

@@ -45,7 +45,8 @@ def judged(run):
         judged.asked.append((split, size))
         said = LABELS.copy()
         said[WRONG] = 0
-        return Split(np.broadcast_to(said[:, None, None, None], (6, 4, 4, 3)), LABELS, PATHS, PATHS)
+        pixels = np.broadcast_to(said[:, None, None, None], (6, 4, 4, 3))
+        return Split(pixels, LABELS, PATHS, PATHS)
 
     judged.model, judged.asked = Model(), []
     return judged
@@ -59,15 +60,11 @@ def tags_of(run):
     return run.client.get_run(run.run_id).data.tags
 
 
-def test_the_images_are_predicted_once(judged):
-    assert judged().clean.share == 5 / 6
-    assert judged.model.passes == 1
+def test_the_images_are_predicted_once_and_then_the_records_answer(judged, run):
+    first = judged(lambda: COPY)
+    assert first.with_leaks.share == 5 / 6
     assert judged.asked == [("test", 4)]
-
-
-def test_the_records_answer_the_second_time(judged, run):
-    first, again = judged(lambda: COPY), judged(pytest.fail)
-    assert first == again
+    assert judged(pytest.fail) == first
     assert (judged.model.passes, len(judged.asked)) == (1, 1)
     assert tags_of(run)["test_openings"] == "1"
 
@@ -85,10 +82,15 @@ def test_a_leak_counts_in_one_figure_only(judged, run):
     assert "(test/almonds/0.png is train/almonds/7.png); with them 0.833 (5/6, " in sentence
 
 
-def test_a_leak_of_a_file_that_is_not_among_the_images_is_none(judged):
+def test_without_leaks_both_figures_are_one(judged, run):
+    """An unreadable file is not among the images, and no leak."""
     on_test = judged(lambda: {"test/almonds/unreadable.png": "train/almonds/7.png"})
     assert on_test.leaks == {}
     assert on_test.clean == on_test.with_leaks
+    assert "with them" not in on_test.sentence()
+    assert metrics_of(run)["test_accuracy_with_leaks"] == metrics_of(run)["test_accuracy"] == 5 / 6
+    assert metrics_of(run)["test_leaks"] == 0
+    assert "test_leaks" not in tags_of(run)
 
 
 def test_where_all_of_it_leaked_there_is_no_headline(judged, run):

@@ -1,1 +1,0 @@
-"""What kills, moves and deletions leave wrong in MLflow's records and files; how to mend it."""

@@ -31,8 +31,8 @@ def open_bench(config: StudyConfig, data: Path, features: Path | None):
     source = resolve(str(data.resolve()), environ={}, workdir=data)
     backbone = load_backbone(config.backbone)
     splits = {
-        split: labelled(source.folder, split, backbone.spec.image_size, print)
+        split: labelled(source.data, split, backbone.spec.image_size, print)
         for split in ("train", "valid")
     }
     store = FeatureStore(features, int(20e9)) if features else None
-    return source, Workbench(config, backbone, source.folder.classes, splits, store)
+    return source, Workbench(config, backbone, source.data.classes, splits, store)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from nutclf.config import SPLITS
 from nutclf.data.duplicates import UPRIGHT, Pair, Seen, find_pairs, leaks_into_test
-from nutclf.data.folder import ImageFolder
+from nutclf.data.folder import DataSet
 
 FORMAT_OF = {
     ".jpg": "JPEG",
@@ -75,7 +75,7 @@ class FileAudit:
         return asdict(self) | {"pairs": pairs, "leaks": self.leaks}
 
 
-def audit_files(folder: ImageFolder, seen: Sequence[Seen], side: int) -> FileAudit:
+def audit_files(folder: DataSet, seen: Sequence[Seen], side: int) -> FileAudit:
     """Judges files that were looked at.
 
     Args:

@@ -220,8 +220,8 @@ def audit_images(config: StudyConfig, source: DataSource, places: Places, say: S
     store = places.store.prepare()
     experiment = store.experiment_id(EXPERIMENTS[source.kind])
     check_same_data(store, experiment, config.name, data)
-    seen = inspect(source.folder)
-    files = audit_files(source.folder, seen, side)
+    seen = inspect(source.data)
+    files = audit_files(source.data, seen, side)
     labels = _audit_labels(config, source, seen, places, say)
     with audit_folder(store, experiment, config.name, data) as (folder, copy):
         found = Audit(source.root, files, labels, copy)
@@ -233,7 +233,7 @@ def _audit_labels(
     config: StudyConfig, source: DataSource, seen: Sequence[Seen], places: Places, say: Say
 ) -> LabelAudit:
     """Ranks labels by the study's own out-of-fold predictions, else by those of a quick model."""
-    folder, store = source.folder, places.store
+    folder, store = source.data, places.store
     experiment = store.experiment_id(EXPERIMENTS[source.kind])
     try:
         held_out = held_out_by_study(store, experiment, config, folder.fingerprint)

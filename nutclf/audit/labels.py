@@ -8,7 +8,7 @@ import pandas as pd
 
 from nutclf.config import StudyConfig
 from nutclf.data.duplicates import Seen, groups_of_like
-from nutclf.data.folder import ImageFolder, read_split
+from nutclf.data.folder import DataSet, Split, read_split
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import BASELINES, judge
 from nutclf.evaluate.folds import assign_folds
@@ -21,7 +21,6 @@ from nutclf.track.store import Store
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import FrozenPart, StoredFeatures
 from nutclf.train.views import UNTOUCHED
-from nutclf.train.workbench import LabelledImages
 
 COLUMNS = ("path", "label", "looks_like", "score", "p_label", "p_looks_like")
 
@@ -114,7 +113,7 @@ def held_out_by_study(
 
 
 def held_out_quickly(
-    config: StudyConfig, folder: ImageFolder, seen: Sequence[Seen], features: FeatureStore
+    config: StudyConfig, folder: DataSet, seen: Sequence[Seen], features: FeatureStore
 ) -> HeldOut:
     """Cross-validates a classical classifier on the frozen network's pooled features.
 
@@ -130,7 +129,7 @@ def held_out_quickly(
       UserError: no weights; a class without a readable image, or with a single different one.
     """
     backbone = load_backbone(config.backbone)
-    splits = {split: _readable(folder, split, backbone, seen) for split in _JUDGED}
+    splits = {split: _readable(folder, split, backbone) for split in _JUDGED}
     part = FrozenPart(backbone, config.augmentation, config.seed, deepest=0)
     vectors = {split: _pooled(part, images, features) for split, images in splits.items()}
     train, valid = splits["train"], splits["valid"]
@@ -147,24 +146,18 @@ def held_out_quickly(
     return HeldOut(pd.concat(tables, ignore_index=True), source)
 
 
-def _readable(
-    folder: ImageFolder, split: str, backbone: Backbone, seen: Sequence[Seen]
-) -> LabelledImages:
+def _readable(folder: DataSet, split: str, backbone: Backbone) -> Split:
     """A split without its broken files, however many: the audit names them elsewhere."""
-    loaded = read_split(folder, split, backbone.spec.image_size, allow_unreadable=True)
-    keys = {file.path: file.sha256 for file in seen}
-    return LabelledImages(
-        loaded.images, [keys[path] for path in loaded.paths], loaded.labels, loaded.paths
-    )
+    return read_split(folder, split, backbone.spec.image_size, allow_unreadable=True)
 
 
-def _pooled(part: FrozenPart, images: LabelledImages, features: FeatureStore) -> np.ndarray:
+def _pooled(part: FrozenPart, images: Split, features: FeatureStore) -> np.ndarray:
     stored = StoredFeatures(part, part.base_cut, images, features, "float32")
     return stored.batch(UNTOUCHED, np.arange(len(images.labels)))
 
 
 def _folds(
-    config: StudyConfig, classes: Sequence[str], train: LabelledImages, seen: Sequence[Seen]
+    config: StudyConfig, classes: Sequence[str], train: Split, seen: Sequence[Seen]
 ) -> np.ndarray:
     """As many folds as the rarest class allows, the study's number at most."""
     likeness = {file.path: file.likeness for file in seen}

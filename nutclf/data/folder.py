@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,12 @@ class Split:
     paths: list[str]
     keys: list[str]
     unreadable: tuple[tuple[str, str], ...] = ()
+
+    def take(self, rows: Iterable[int]) -> "Split":
+        """The images of those rows, in that order."""
+        rows = np.asarray(rows, np.intp)
+        paths, keys = ([names[row] for row in rows] for names in (self.paths, self.keys))
+        return Split(self.pixels[rows], self.labels[rows], paths, keys)
 
 
 def scan(root: str | os.PathLike) -> DataSet:

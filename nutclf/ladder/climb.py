@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from nutclf.data.folder import Split
 from nutclf.data.source import DataSource
 from nutclf.evaluate.baselines import BASELINES, judge
 from nutclf.evaluate.intervals import Rate
@@ -40,7 +41,7 @@ from nutclf.track.store import Store
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import History, Learner
 from nutclf.train.views import UNTOUCHED
-from nutclf.train.workbench import LabelledImages, Workbench
+from nutclf.train.workbench import Workbench
 
 
 def names_by_class(
@@ -96,7 +97,7 @@ def name_images(
     run: Run,
     spec: BackboneSpec,
     classifier: keras.Model,
-    images: LabelledImages,
+    images: Split,
     classes: Sequence[str],
 ) -> Names:
     """Has the classifier name every image, and records the names in `run`.
@@ -289,7 +290,7 @@ class Ladder:
         self._backbone, self._source, self._places, self._say = backbone, source, places, say
         size = backbone.spec.image_size
         self._splits = {
-            split: labelled(source.folder, split, size, say) for split in ("train", "valid")
+            split: labelled(source.data, split, size, say) for split in ("train", "valid")
         }
         config = ladder_config(backbone.spec.name, augmented=True)
         self._folds = make_folds(config, self._splits["train"], NO_FOLDS)
@@ -339,7 +340,7 @@ class Ladder:
         """Rung 1's rows and its table of names; both empty where that network is not to be had."""
         if self._classifier is None:
             return [], ""
-        classes, train = self._source.folder.classes, self._splits["train"]
+        classes, train = self._source.data.classes, self._splits["train"]
         with self._rung(parent, NUMBER, TITLE) as run:
             run.data(self._data)
             spec = self._backbone.spec
@@ -356,11 +357,11 @@ class Ladder:
     def _bench(self, augmented: bool) -> Workbench:
         features = FeatureStore(self._places.features, self._places.feature_budget_bytes, self._say)
         config = ladder_config(self._backbone.spec.name, augmented)
-        classes = self._source.folder.classes
+        classes = self._source.data.classes
         return Workbench(config, self._backbone, classes, self._splits, features, self._say)
 
     def _puzzle(self, run: Run, bench: Workbench, learner: Learner) -> list[Row]:
-        folder, size = self._source.folder, self._backbone.spec.image_size
+        folder, size = self._source.data, self._backbone.spec.image_size
         run.data(self._data)
         return puzzle.solve_puzzle(
             run, bench, learner, lambda: labelled(folder, "test", size, self._say)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nutclf.data.folder import Split
 from nutclf.evaluate import figures
 from nutclf.evaluate.diagnosis import Claim, Diagnosis, diagnose
 from nutclf.evaluate.intervals import Rate
@@ -23,7 +24,7 @@ from nutclf.model.network import predict_pixels
 from nutclf.track.evaluation import FOLDER, write_evaluation
 from nutclf.track.runs import Run, write_json
 from nutclf.train.learner import Learner
-from nutclf.train.workbench import LabelledImages, Workbench
+from nutclf.train.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ NUMBER, TITLE = 7, "test confusion matrix"
 
 
 def solve_puzzle(
-    run: Run, bench: Workbench, learner: Learner, open_test: Callable[[], LabelledImages]
+    run: Run, bench: Workbench, learner: Learner, open_test: Callable[[], Split]
 ) -> list[Row]:
     """Evaluates one good model rightly and wrongly; nothing is chosen by what is seen.
 
@@ -209,7 +210,7 @@ def solve_puzzle(
 def _evaluations(
     whole: keras.Model,
     spec: BackboneSpec,
-    test: LabelledImages,
+    test: Split,
     table: pd.DataFrame,
     classes: Sequence[str],
     seed: int,
@@ -234,7 +235,7 @@ def _evaluations(
 
 
 def _predictions(
-    whole: keras.Model, images: LabelledImages, pixels: np.ndarray, classes: Sequence[str]
+    whole: keras.Model, images: Split, pixels: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
     return prediction_table(images.paths, images.labels, predict_pixels(whole, pixels), classes)
 

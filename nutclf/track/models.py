@@ -14,6 +14,7 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 from yaml import YAMLError
 
+from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.model.network import predict_pixels
@@ -84,21 +85,6 @@ def _refused(store: Store, uri: str, error: Exception) -> UserError:
 
 
 RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and the one reloaded
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images of one split at the size that a model takes.
-
-    Attributes:
-      pixels: uint8 [N, S, S, 3].
-      labels: int64 [N].
-      paths: N paths, relative to the data set's folder.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    paths: list[str]
 
 
 LoadSplit = Callable[[str, int], Split]

@@ -44,7 +44,7 @@ class DataRecord:
       files: one row an image: path, split, label, sha256.
       classes: in the order of the labels.
       root: where it lay.
-      fingerprint: see `nutclf.data.folder.ImageFolder`.
+      fingerprint: see `nutclf.data.folder.DataSet`.
       kind: "photographs" or "drawn".
     """
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from nutclf.data.folder import Split
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import labels, probabilities, write_predictions
 from nutclf.track.evaluation import FOLDER, stored_json, stored_predictions, write_evaluation
-from nutclf.track.models import LoadSplit, Reloaded, Split
+from nutclf.track.models import LoadSplit, Reloaded
 from nutclf.track.runs import Run, write_json
 
 LEAKS, WHOLE = "test_leaks", "test_with_leaks"

@@ -81,7 +81,7 @@ def test_the_json_holds_every_finding(audited, spoiled):
     assert record["leaks"] == {"test/walnuts/9.png": "train/walnuts/3.png"}
     assert [found["path"] for found in record["unreadable"]] == ["train/walnuts/0.png"]
     assert record["label_suspects"]["suspects"][0]["path"] == WRONG
-    assert record["data_fingerprint"] == spoiled.folder.fingerprint
+    assert record["data_fingerprint"] == spoiled.data.fingerprint
     assert record["balance"]["train"] == {"almonds": 9, "pecans": 7, "walnuts": 8}
 
 
@@ -142,11 +142,11 @@ def test_predictions_on_other_data_do_not_judge(config, spoiled, source, store, 
 
 def record_trial(store, config, source, doubtful):
     """A finished trial whose out-of-fold predictions agree with every label but one."""
-    classes, tags = source.folder.classes, {"data_fingerprint": source.folder.fingerprint}
+    classes, tags = source.data.classes, {"data_fingerprint": source.data.fingerprint}
     parent = study_run(store, store.experiment_id("nutclf"), config.name, tags)
     run = trial_run(parent, "t000", 0, tags)
     for split, name in (("train", "cv"), ("valid", "valid")):
-        files = source.folder.split(split)
+        files = source.data.split(split)
         files = files[files["path"] != "train/walnuts/0.png"]
         said = files["label"].to_numpy(copy=True)
         said[files["path"] == doubtful] = 0

@@ -15,7 +15,7 @@ def promoted(with_champion, copy_store, tmp_path, tiny_config, source):
     """A copy of a promoted study: the store, and what it reads as."""
     store = copy_store(with_champion.folder, tmp_path / "store")
     config = replace(tiny_config, name="promoted")
-    return store, read_study(store, "nutclf", config, source.folder.fingerprint)
+    return store, read_study(store, "nutclf", config, source.data.fingerprint)
 
 
 def test_the_evidence_is_what_the_best_trial_left(promoted, data_facts):

@@ -24,7 +24,7 @@ def config(tiny_config):
 def explained(with_champion, copy_store, tmp_path_factory, config, source):
     """A copy of the promoted study, explained twice; and what was said meanwhile."""
     store = copy_store(with_champion.folder, tmp_path_factory.mktemp("explained") / "store")
-    fingerprint, said = source.folder.fingerprint, []
+    fingerprint, said = source.data.fingerprint, []
     run = read_study(store, "nutclf", config, fingerprint).run
     run.params(flatten(asdict(config)))  # as a session does
     explain(store, config, source, said.append, "make sweep STUDY=tiny")

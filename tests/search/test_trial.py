@@ -210,7 +210,7 @@ def test_the_data_set_is_logged_with_its_digest(swept, source):
     for run in swept.runs:
         (logged,) = run.inputs.dataset_inputs
         assert logged.dataset.name == "nuts"
-        assert source.folder.fingerprint.startswith(logged.dataset.digest)
+        assert source.data.fingerprint.startswith(logged.dataset.digest)
         assert len(logged.dataset.digest) >= 12
         assert json.loads(logged.dataset.profile)["num_rows"] == 3 * (8 + 4 + 4)
 
@@ -220,7 +220,7 @@ def test_tags_lead_to_code_data_study_and_parent(swept, source):
         tags = run.data.tags
         assert len(tags["mlflow.source.git.commit"]) == 40
         assert tags["git_dirty"] in ("true", "false")
-        assert tags["data_fingerprint"] == source.folder.fingerprint
+        assert tags["data_fingerprint"] == source.data.fingerprint
         assert tags["data_source"] == "photographs"
         assert (tags["study_name"], tags["trial_number"]) == ("tiny", str(number))
         assert tags["mlflow.parentRunId"] == swept.parent.info.run_id

@@ -1,6 +1,7 @@
 """The champion as files: beside it on its run, and the test split's opening counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.serve import export as portable
 from nutclf.serve.export import compare, export_champion
-from nutclf.track.models import Split
 from nutclf.track.registry import CHAMPION, Registry
 
 
@@ -27,10 +27,9 @@ def test_files_figures_and_the_opening_are_on_the_champions_run(kept, tmp_path, 
     before = int(run_of(kept).data.tags["test_openings"])
 
     def unlabelled(split, size):
-        images = load_split(split, size)
-        return Split(images.pixels, None, images.paths)
+        return replace(load_split(split, size), labels=None)
 
-    fingerprint, out = source.folder.fingerprint, tmp_path / "exports"
+    fingerprint, out = source.data.fingerprint, tmp_path / "exports"
     floats, ints = export_champion(kept, "nutclf", "litert", out, unlabelled, fingerprint)
     run = run_of(kept)
     assert int(run.data.tags["test_openings"]) == before + 1
@@ -84,5 +83,5 @@ def test_a_folder_that_cannot_be_written_is_told(kept, tmp_path, load_split, sou
     monkeypatch.setattr(portable, "litert_float", lambda model, images: b"")
     with pytest.raises(UserError, match=r"cannot be written .*OUT="):
         export_champion(
-            kept, "nutclf", "litert", tmp_path / "file", load_split, source.folder.fingerprint
+            kept, "nutclf", "litert", tmp_path / "file", load_split, source.data.fingerprint
         )

@@ -16,7 +16,6 @@ from nutclf.search.study import open_study
 from nutclf.search.trial import TrialRunner
 from nutclf.track import models as reload
 from nutclf.track.evaluation import stored_predictions
-from nutclf.track.models import Split
 from nutclf.track.promotion import promote
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
 from nutclf.track.runs import Run, study_run
@@ -59,7 +58,7 @@ def filled(trained, copy_store, tmp_path):
 def promoted(filled, tiny_config, load_split, source):
     """Promotes a study of the store."""
 
-    def promoted(name, load=load_split, fingerprint=source.folder.fingerprint, leaks=dict):
+    def promoted(name, load=load_split, fingerprint=source.data.fingerprint, leaks=dict):
         return promote(filled, "nutclf", name, tiny_config.objective, load, fingerprint, leaks)
 
     load_split.asked.clear()
@@ -254,7 +253,7 @@ def test_a_study_without_results_is_refused(promoted, registry):
 
 
 def test_a_study_that_was_judged_otherwise_is_refused(filled, load_split, source, registry):
-    facts = load_split, source.folder.fingerprint, pytest.fail
+    facts = load_split, source.data.fingerprint, pytest.fail
     with pytest.raises(UserError, match=r"No run of study 'good' has cv_accuracy.*OBJECTIVE="):
         promote(filled, "nutclf", "good", OBJECTIVES["cv"], *facts)
     assert registry.at(CHAMPION) is None
@@ -289,15 +288,14 @@ def test_a_champion_of_other_classes_is_not_compared(
         (tmp_path / "other" / split / "almonds").rename(tmp_path / "other" / split / "pistachios")
     other = resolve(str(tmp_path / "other"), environ={}, workdir=tmp_path)
     config, record = replace(tiny_config, name="other"), data_record(other)
-    splits = {split: labelled(other.folder, split, 32, print) for split in ("train", "valid")}
-    bench = Workbench(config, tiny_backbone, other.folder.classes, splits, None)
+    splits = {split: labelled(other.data, split, 32, print) for split in ("train", "valid")}
+    bench = Workbench(config, tiny_backbone, other.data.classes, splits, None)
     study = open_study(filled, config, {})
     parent = study_run(filled, filled.experiment_id("nutclf"), "other", record.tags)
     assert TrialRunner(config, bench, record, parent).run(study, study.ask()).state == "COMPLETE"
 
     def load(split, size):
-        loaded = labelled(other.folder, split, size, print)
-        return Split(loaded.pixels, loaded.labels, list(loaded.paths))
+        return labelled(other.data, split, size, print)
 
     promotion = promoted("other", load, record.fingerprint)
     assert not promotion.is_champion

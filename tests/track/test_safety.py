@@ -90,7 +90,7 @@ def test_promote_refuses_it_too_and_the_alias_stays(
     before = Registry(kept.client(), "nutclf").at(CHAMPION).version
     spoil(model / "data" / "model.keras", executed)
     config = replace(tiny_config, name="promoted")
-    fingerprint = source.folder.fingerprint
+    fingerprint = source.data.fingerprint
     with pytest.raises(UserError, match="is not opened, as its files are not those"):
         promote(kept, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
     assert not executed.exists()

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from nutclf.data.folder import Split
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.track.evaluation import stored_file, stored_predictions, write_evaluation
-from nutclf.track.models import Reloaded, Split
+from nutclf.track.models import Reloaded
 from nutclf.track.runs import study_run
 from nutclf.track.sealed import judge_on_test
 
@@ -44,7 +45,7 @@ def judged(run):
         judged.asked.append((split, size))
         said = LABELS.copy()
         said[WRONG] = 0
-        return Split(np.broadcast_to(said[:, None, None, None], (6, 4, 4, 3)), LABELS, PATHS)
+        return Split(np.broadcast_to(said[:, None, None, None], (6, 4, 4, 3)), LABELS, PATHS, PATHS)
 
     judged.model, judged.asked = Model(), []
     return judged

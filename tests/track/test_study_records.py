@@ -17,7 +17,7 @@ def config(tiny_config):
 
 @pytest.fixture(scope="module")
 def record(with_champion, config, source):
-    return read_study(with_champion, "nutclf", config, source.folder.fingerprint)
+    return read_study(with_champion, "nutclf", config, source.data.fingerprint)
 
 
 def test_a_trial_is_read_as_it_was_recorded(record, with_champion):
@@ -39,7 +39,7 @@ def test_its_version_comes_with_its_alias_and_its_reason(record):
 
 
 def test_a_study_that_is_not_there_is_refused(with_champion, config, source):
-    fingerprint = source.folder.fingerprint
+    fingerprint = source.data.fingerprint
     for experiment, name in (("nutclf", "nothing"), ("nutclf-drawn", "promoted")):
         with pytest.raises(UserError, match=r"no finished trial .* `make sweep`"):
             read_study(with_champion, experiment, replace(config, name=name), fingerprint)
@@ -48,7 +48,7 @@ def test_a_study_that_is_not_there_is_refused(with_champion, config, source):
 def test_a_study_judged_otherwise_is_refused(with_champion, config, source):
     with pytest.raises(UserError, match="no finished trial"):
         other = replace(config, objective=OBJECTIVES["cv"])
-        read_study(with_champion, "nutclf", other, source.folder.fingerprint)
+        read_study(with_champion, "nutclf", other, source.data.fingerprint)
 
 
 def test_other_data_are_refused(with_champion, config):

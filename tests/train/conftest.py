@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from nutclf.config import Augmentation
+from nutclf.data.folder import Split
 from nutclf.model.backbones import Backbone, load_backbone
 from nutclf.train.features import FrozenPart
-from nutclf.train.workbench import LabelledImages
 
 DEEPEST = 20  # layers of MobileNetV2; what enters them is the base of all features
 
 
-def _draw_images(n: int, side: int, seed: int, n_classes: int = 4) -> LabelledImages:
+def _draw_images(n: int, side: int, seed: int, n_classes: int = 4) -> Split:
     """Images of random blocks, uint8; class after class."""
     blocks = np.random.default_rng(seed).integers(0, 256, (n, 8, 8, 3), np.uint8)
     pixels = blocks.repeat(side // 8, axis=1).repeat(side // 8, axis=2)
     keys = [hashlib.sha256(one.tobytes()).hexdigest() for one in pixels]
-    return LabelledImages(pixels, keys, np.arange(n) % n_classes, [f"{i}.png" for i in range(n)])
+    return Split(pixels, np.arange(n) % n_classes, [f"{i}.png" for i in range(n)], keys)
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +28,13 @@ def draw_images():
 
 
 @pytest.fixture(scope="session")
-def images() -> LabelledImages:
+def images() -> Split:
     """20 images, more than one batch of the prefix, of 4 classes, at 96 pixels."""
     return _draw_images(20, 96, 0)
 
 
 @pytest.fixture(scope="session")
-def few_images() -> LabelledImages:
+def few_images() -> Split:
     """8 others."""
     return _draw_images(8, 96, 1)
 

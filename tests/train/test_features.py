@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from nutclf.config import Augmentation
+from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.features import FrozenPart, Images, StoredFeatures, StreamedFeatures
+from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
 from nutclf.train.views import UNTOUCHED
 
 ROWS = np.array([17, 0, 3, 4, 19])  # in no order, from both batches of the prefix
@@ -99,10 +100,10 @@ def test_a_derived_cut_is_made_from_the_base_that_others_share(
 
 
 @pytest.fixture(scope="module")
-def small_images() -> Images:
+def small_images() -> Split:
     """For the tiny network: three images at 32 pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    return Images(pixels, ["a", "b", "c"])
+    return Split(pixels, np.arange(3), list("abc"), list("abc"))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_features_are_made_anew_when_anything_they_depend_on_changes(
         now = usual | changed
         backbone = replace(tiny_backbone, digest=now["digest"])
         part = FrozenPart(backbone, now["augmentation"], now["seed"], now["deepest"])
-        images = Images(small_images.pixels, now["keys"])
+        images = replace(small_images, keys=now["keys"])
         last = len(part.trunk.layers) - 1
         StoredFeatures(part, last, images, feature_store, now["dtype"]).prepare(now["view"])
         return len(list(features_folder.glob("*.json")))

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
+from nutclf.data.folder import Split
 from nutclf.data.reader import read_image
 from nutclf.errors import UserError
 from nutclf.model.backbones import load_backbone
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import Learner
-from nutclf.train.workbench import LabelledImages, Workbench
+from nutclf.train.workbench import Workbench
 
 # Read here: no test sees the settings of the person who runs it.
 DATA, WEIGHTS = os.environ.get("NUTCLF_DATA"), os.environ.get("NUTCLF_WEIGHTS")
@@ -169,7 +170,7 @@ def test_photographs_through_the_published_network_assemble_like_their_tail(monk
     monkeypatch.setenv("NUTCLF_WEIGHTS", WEIGHTS)
     files = sorted(Path(DATA, "valid").glob("*/*"))[::7]
     pixels = np.stack([read_image(file, 224) for file in files])
-    split = LabelledImages(pixels, list(map(str, files)), np.arange(len(files)) % 4, files)
+    split = Split(pixels, np.arange(len(files)) % 4, files, list(map(str, files)))
     bench = Workbench(
         STUDY,
         load_backbone("mobilenetv2"),

@@ -18,7 +18,7 @@ from nutclf.track.registry import CHAMPION, Registry
 def again(kept, tiny_config, load_split, source):
     def again():
         config = replace(tiny_config, name="promoted")
-        fingerprint = source.folder.fingerprint
+        fingerprint = source.data.fingerprint
         return promote(kept, "nutclf", config.name, config.objective, load_split, fingerprint, dict)
 
     return again

@@ -6,234 +6,171 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 _WAIT_NOTICE_S = 5.0
-_CHUNK = 1 << 24  # bytes read at a time when an array's checksum is taken
-
+_PARTS = {".json": "record", ".npy": "array"}
+_FILES = "[jnp]*"  # suffixes of an entry: json, npy and partial-<process>, but not lock
 Fill = Callable[[np.ndarray], None]
-Say = Callable[[str], None]
 
 
 def _silent(line: str) -> None:
-    """Says nothing; a function of the module, so that a store can be sent to a worker."""
+    """Not a lambda: a store must be picklable to reach a worker."""
 
 
 class FeatureStore:
     """Arrays named by a hash of everything they depend on.
 
-    An entry is `<name>.npy` beside `<name>.json` (what it depends on, its size, its checksum). The
-    array is written to a temporary file, renamed, and only then given its `.json`: a process killed
-    at any instant leaves an entry that the next reader sees as missing.
+    An entry is `<name>.npy` beside `<name>.json`, its key and checksum. Both are renamed into
+    place, the array first: a process killed at any instant leaves what counts as missing.
 
     Args:
-      folder: made when missing.
-      budget_bytes: the store removes its least recently used entries to stay within this.
+      folder: created if missing.
+      budget_bytes: the least recently used entries are removed to stay within it.
       say: takes a line of progress for a person.
     """
 
-    def __init__(self, folder: Path, budget_bytes: int, say: Say = _silent):
+    def __init__(self, folder: Path, budget_bytes: int, say: Callable[[str], None] = _silent):
         self.folder, self.budget_bytes, self._say = Path(folder), budget_bytes, say
         self._checked: set[str] = set()
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def fits(self, n_bytes: int) -> bool:
         """Whether an array of this size may be stored: within the budget, and on the disk."""
-        reclaimable = sum(size for _, size, _ in self._entries())
-        free = shutil.disk_usage(self.folder).free
-        return n_bytes <= min(self.budget_bytes, free + reclaimable)
+        free = shutil.disk_usage(self.folder).free + sum(size for _, size, _ in self._entries())
+        return n_bytes <= min(self.budget_bytes, free)
 
     def get(self, key: dict, shape: tuple[int, ...], dtype: str, fill: Fill) -> np.ndarray:
-        """The array for `key`, computed by `fill` if it is not there whole.
+        """The array for `key`, read-only and memory-mapped; computed if it is not stored.
 
         Args:
-          key: JSON-able; everything that the content depends on.
-          shape, dtype: of the array.
-          fill: writes the content into the array that it is handed.
-
-        Returns:
-          A read-only memory-mapped array.
+          key: JSON-serialisable; everything that the content depends on.
+          fill: writes the content into the array that it is given.
         """
         key = key | {"shape": list(shape), "dtype": dtype}
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        found = self._open(name)
-        if found is not None:
-            return found
-        with self._only_one(name):
-            found = self._open(name)  # another process may have made it while this one waited
-            if found is None:
-                self._make_room(name, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-                found = self._write(name, key, shape, dtype, fill)
-        return found
+        array, _ = self._load(name)
+        if array is None:
+            with self._lock(name):
+                array, damage = self._load(name)  # another process may have made it since
+                if array is None:
+                    if damage:
+                        self._say(f"feature store: entry {name[:8]} is {damage}; making it again")
+                    self._remove(name)  # also what a killed process left of it
+                    self._make_room(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+                    array = self._write(name, key, shape, dtype, fill)
+        self._checked.add(name)
+        with suppress(FileNotFoundError):  # removed by another process that needs room
+            os.utime(self.folder / f"{name}.json")
+        return array
 
     def check(self) -> list[tuple[str, str]]:
-        """(name, what is wrong) of all that is not whole; what is being made now is passed over."""
-        files = (
-            file
-            for kind in ("json", "npy", "*partial-*")
-            for file in self.folder.glob(f"*.{kind}")
-        )
-        broken = []
-        for name in sorted({file.name.split(".")[0] for file in files}):
-            with suppress(Timeout), FileLock(self.folder / f"{name}.lock", timeout=0):
-                if (reason := self._fault(name)) is not None:
-                    broken.append((name, reason))
-        return broken
+        """(name, what is wrong) of every broken entry; those being written now are skipped."""
+        return [(name, fault) for name in self._idle() if (fault := self._fault(name))]
 
     def discard(self, name: str) -> None:
-        """Removes what is not whole of an entry, as `check` names it: it will be made again."""
+        """Removes an entry if it is broken, as `check` reports it; it will be made again."""
         with FileLock(self.folder / f"{name}.lock"):
-            for file in self.folder.glob(f"{name}.*partial-*"):
-                file.unlink()
-            if self._fault(name) is not None:
-                for file in reversed(self._files(name)):
-                    file.unlink(missing_ok=True)
+            if self._fault(name):
+                self._remove(name)
 
-    def _fault(self, name: str) -> str | None:
-        """What is wrong with an entry that nobody is making; None when it is whole or not there."""
-        array_file, record_file = self._files(name)
-        if any(self.folder.glob(f"{name}.*partial-*")):
+    def _fault(self, name: str) -> str:
+        return self._leftover(name) or self._load(name)[1]
+
+    def _leftover(self, name: str) -> str:
+        """What a killed process left of an entry whose lock is held, in words; "" for nothing."""
+        kinds = {file.suffix for file in self.folder.glob(f"{name}.{_FILES}")}
+        if kinds - set(_PARTS):
             return "half-written by a process that is gone"
-        if record_file.exists() != array_file.exists():
-            return f"its {'array' if record_file.exists() else 'record'} is missing"
-        try:
-            self._load(name)
-        except FileNotFoundError:
-            return None  # removed by another process that needed room
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            return f"damaged ({error})"
-        return None
+        missing = [part for kind, part in _PARTS.items() if kinds and kind not in kinds]
+        return f"its {missing[0]} is missing" if missing else ""
 
-    def _load(self, name: str) -> np.ndarray:
-        array_file, record_file = self._files(name)
-        record = json.loads(record_file.read_text())
-        array = np.load(array_file, mmap_mode="r")
-        if name not in self._checked and _checksum(array_file) != record["crc32"]:
-            raise ValueError("checksum differs")
-        return array
-
-    def _open(self, name: str) -> np.ndarray | None:
-        """The entry, or None when it is missing, cut short or damaged."""
-        record_file = self._files(name)[1]
+    def _load(self, name: str) -> tuple[np.ndarray | None, str]:
+        """The entry and ""; None and "" where it is missing; None and what is wrong with it."""
+        array_file = self.folder / f"{name}.npy"
         try:
-            array = self._load(name)
-            os.utime(record_file)
+            record = json.loads(array_file.with_suffix(".json").read_text())
+            array = np.load(array_file, mmap_mode="r")
+            if name not in self._checked and _checksum(array_file) != record["crc32"]:
+                raise ValueError("checksum differs")
         except FileNotFoundError:
-            return None
+            return None, ""
         except (ValueError, KeyError, OSError, EOFError) as error:
-            self._say(f"feature store: entry {name[:8]} is damaged ({error}); making it again")
-            record_file.unlink(missing_ok=True)
-            return None
-        self._checked.add(name)
-        return array
+            return None, f"damaged ({error})"
+        return array, ""
 
     def _write(self, name: str, key: dict, shape: tuple, dtype: str, fill: Fill) -> np.ndarray:
-        array_file, record_file = self._files(name)
-        partial = array_file.with_suffix(f".partial-{os.getpid()}")
+        partial = self.folder / f"{name}.partial-{os.getpid()}"
         try:
             array = np.lib.format.open_memmap(partial, "w+", dtype=np.dtype(dtype), shape=shape)
-            _claim_blocks(partial)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                # A full disk raises here; later, a write to the mapped file would kill by SIGBUS.
+                with partial.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
             fill(array)
             array.flush()
-            del array
-            record = {"key": key, "crc32": _checksum(partial), "bytes": partial.stat().st_size}
-            # Mapped before it can be seen: another process that needs room may remove it at once.
+            record = json.dumps({"key": key, "crc32": _checksum(partial)}, sort_keys=True, indent=1)
+            # Mapped before it is visible: another process that needs room may remove it at once.
             array = np.load(partial, mmap_mode="r")
-            os.replace(partial, array_file)
-            _write_atomically(record_file, json.dumps(record, sort_keys=True, indent=1))
-            self._checked.add(name)
+            partial.replace(self.folder / f"{name}.npy")
+            partial.write_text(record)
+            partial.replace(self.folder / f"{name}.json")
             return array
         finally:
             partial.unlink(missing_ok=True)
 
-    @contextmanager
-    def _only_one(self, name: str) -> Iterator[None]:
-        """One process computes; the others wait and say so. The lock ends with its process."""
+    def _lock(self, name: str) -> AbstractContextManager:
+        """One process computes, the others wait and say so. A lock ends with its process."""
         lock = FileLock(self.folder / f"{name}.lock")
-        while True:
-            try:
-                lock.acquire(timeout=_WAIT_NOTICE_S)
-                break
-            except Timeout:
-                self._say(f"feature store: waiting for another process to make {name[:8]}")
         try:
-            yield
-        finally:
-            lock.release()
+            return lock.acquire(timeout=_WAIT_NOTICE_S)
+        except Timeout:
+            self._say(f"feature store: waiting for another process to make {name[:8]}")
+            return lock.acquire()
 
-    def _make_room(self, name: str, n_bytes: int) -> None:
-        """Removes the entries unused for longest until `n_bytes` for entry `name` fit."""
+    def _idle(self) -> Iterator[str]:
+        """Names of the entries that nobody is writing, each locked until the next is asked for."""
+        files = self.folder.glob(f"*.{_FILES}")
+        for name in sorted({file.name.split(".")[0] for file in files}):
+            with suppress(Timeout), FileLock(self.folder / f"{name}.lock", timeout=0):
+                yield name
+
+    def _make_room(self, n_bytes: int) -> None:
+        """Removes what killed processes left, then the least recently used, until it fits."""
         with FileLock(self.folder / "store.lock"):
-            self._remove_leftovers(name)
+            for name in self._idle():
+                if self._leftover(name):
+                    self._remove(name)
             entries = sorted(self._entries())
-            used = sum(size for _, size, _ in entries)
-            for _, size, unused in entries:
-                free = shutil.disk_usage(self.folder).free
-                if used + n_bytes <= self.budget_bytes and n_bytes <= free:
-                    return
-                # A process that has the file mapped keeps its content until it lets go.
-                for file in reversed(self._files(unused)):
-                    file.unlink(missing_ok=True)
-                used -= size
+            while entries and (
+                n_bytes + sum(size for _, size, _ in entries) > self.budget_bytes
+                or n_bytes > shutil.disk_usage(self.folder).free
+            ):
+                self._remove(entries.pop(0)[2])  # a process that has it mapped can still read it
 
-    def _remove_leftovers(self, mine: str) -> None:
-        """Half-written files of processes that are gone, and arrays that never got a record.
-
-        Whoever writes an entry holds its lock, as the caller does that of `mine`. A process number
-        would not tell: it is used again, and means nothing in another container or on another host.
-        """
-        for file in (*self.folder.glob("*.partial-*"), *self.folder.glob("*.npy")):
-            name = file.name.split(".")[0]
-            record_file = self._files(name)[1]
-            if file.suffix == ".npy" and record_file.exists():
-                continue
-            lock = FileLock(self.folder / f"{name}.lock")
-            try:
-                with nullcontext() if name == mine else lock.acquire(timeout=0):
-                    if file.suffix != ".npy" or not record_file.exists():
-                        file.unlink(missing_ok=True)
-            except Timeout:
-                continue
+    def _remove(self, name: str) -> None:
+        # Sorted, the record goes first: without it an array does not count.
+        for file in sorted(self.folder.glob(f"{name}.{_FILES}")):
+            file.unlink(missing_ok=True)
 
     def _entries(self) -> list[tuple[float, int, str]]:
         """(last use, bytes, name) of every whole entry."""
         entries = []
         for record_file in self.folder.glob("*.json"):
-            try:
+            with suppress(FileNotFoundError):  # removed by another process since the listing
                 size = record_file.with_suffix(".npy").stat().st_size
                 entries.append((record_file.stat().st_mtime, size, record_file.stem))
-            except FileNotFoundError:
-                continue  # removed by another process since the listing
         return entries
-
-    def _files(self, name: str) -> tuple[Path, Path]:
-        return self.folder / f"{name}.npy", self.folder / f"{name}.json"
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a file: enough against truncation and bad sectors, and as fast as the disk."""
+    """CRC-32 of a file: finds truncation and bad sectors, and is as fast as the disk."""
     crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+    with path.open("rb") as file:  # not mapped: every page would count as this process's memory
+        while chunk := file.read(1 << 24):
             crc = zlib.crc32(chunk, crc)
     return crc
-
-
-def _claim_blocks(path: Path) -> None:
-    """Has the disk set aside what a new file will hold: a full disk raises OSError here.
-
-    The file is sparse; writing to the memory of a block that cannot be had kills by SIGBUS.
-    """
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".json.partial-{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -1,7 +1,7 @@
 """What a tail trains on: the frozen prefix applied to every view, from the store or on the fly."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 
 import keras

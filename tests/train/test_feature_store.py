@@ -13,6 +13,7 @@ from filelock import FileLock
 from nutclf.train import feature_store as store_module
 from nutclf.train.feature_store import FeatureStore
 
+REPO = Path(__file__).parents[2]
 PLENTY = 1 << 30
 SHAPE = (4, 25)  # 400 bytes of float32, behind a header of 128
 ENTRY = 528
@@ -21,7 +22,7 @@ ENTRY = 528
 OTHER = """
 import os, sys, time
 from pathlib import Path
-from nutclf.train.store import FeatureStore
+from nutclf.train.feature_store import FeatureStore
 
 folder, keys, budget, floats, before = sys.argv[1:]
 for key in keys.split(","):
@@ -39,10 +40,8 @@ for key in keys.split(","):
 
 
 def start_other(folder: Path, keys: str, budget=PLENTY, floats=100, before=""):
-    arguments = [str(folder), keys, str(budget), str(floats), before]
-    return subprocess.Popen(
-        [sys.executable, "-c", OTHER, *arguments], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", OTHER, str(folder), keys, str(budget), str(floats), before]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPO)
 
 
 def get(store: FeatureStore, n: int, shape=SHAPE, dtype="float32") -> tuple[np.ndarray, bool]:
@@ -53,23 +52,14 @@ def get(store: FeatureStore, n: int, shape=SHAPE, dtype="float32") -> tuple[np.n
         filled.append(n)
         out[:] = n
 
-    return store.get({"n": n}, shape, dtype, fill), bool(filled)
+    array = store.get({"n": n}, shape, dtype, fill)
+    np.testing.assert_array_equal(array, np.full(shape, n, dtype))
+    return array, bool(filled)
 
 
-def only(folder: Path, pattern: str) -> Path:
-    (path,) = folder.glob(pattern)
-    return path
-
-
-def last_used(folder: Path, n: int, seconds: float) -> None:
-    """Sets when entry `n` was last used."""
-    for record in folder.glob("*.json"):
-        if json.loads(record.read_text())["key"]["n"] == n:
-            os.utime(record, (seconds, seconds))
-
-
-def kept(folder: Path) -> set[int]:
-    return {json.loads(record.read_text())["key"]["n"] for record in folder.glob("*.json")}
+def records(folder: Path) -> dict[int, Path]:
+    """The record of each entry by its n."""
+    return {json.loads(file.read_text())["key"]["n"]: file for file in folder.glob("*.json")}
 
 
 @pytest.fixture
@@ -82,141 +72,168 @@ def store(tmp_path, said) -> FeatureStore:
     return FeatureStore(tmp_path, PLENTY, said.append)
 
 
-def test_an_entry_is_computed_once_also_for_another_store_on_the_folder(store, tmp_path):
+def test_an_entry_is_computed_once_and_is_read_only(store, tmp_path):
     first, filled = get(store, 7)
-    assert filled
-    np.testing.assert_array_equal(first, np.full(SHAPE, 7, np.float32))
-    for again, filled in (get(store, 7), get(FeatureStore(tmp_path, PLENTY), 7)):
-        assert not filled
-        np.testing.assert_array_equal(again, first)
-
-
-def test_what_is_handed_out_cannot_be_written_to(store):
-    for _ in range(2):  # fresh from filling, then opened
+    again, filled_again = get(FeatureStore(tmp_path, PLENTY), 7)
+    assert (filled, filled_again) == (True, False)
+    for array in (first, again):
         with pytest.raises(ValueError, match="read-only"):
-            get(store, 1)[0][0, 0] = 5
+            array[0, 0] = 5
 
 
-def test_another_key_shape_or_dtype_is_another_entry(store):
+def test_another_key_shape_or_dtype_is_another_entry_and_the_order_of_a_key_is_not(store):
     get(store, 1)
     assert get(store, 2)[1]
     assert get(store, 1, shape=(25, 4))[1]
-    half, filled = get(store, 1, dtype="float16")
-    assert filled
-    assert half.dtype == np.float16
-
-
-def test_the_order_of_a_key_does_not_matter(store):
+    assert get(store, 1, dtype="float16")[1]
     store.get({"a": 1, "b": 2}, SHAPE, "float32", lambda out: None)
     store.get({"b": 2, "a": 1}, SHAPE, "float32", lambda out: pytest.fail("filled again"))
 
 
 def test_a_fill_that_fails_leaves_nothing_and_can_be_repeated(store, tmp_path):
-    def fill(out):
-        out[0] = 1
-        raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
-        store.get({"n": 3}, SHAPE, "float32", fill)
+        store.get({"n": 3}, SHAPE, "float32", lambda out: 1 / 0)
     assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}
     assert get(store, 3)[1]
 
 
-def cut_array_short(folder: Path) -> None:
-    path = only(folder, "*.npy")
-    path.write_bytes(path.read_bytes()[:-100])
+# Damage
 
 
-def empty_array(folder: Path) -> None:
-    only(folder, "*.npy").write_bytes(b"")
+def truncate(array: Path) -> None:
+    array.write_bytes(array.read_bytes()[:-100])
 
 
-def flip_a_bit_of_array(folder: Path) -> None:
-    path = only(folder, "*.npy")
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+def empty(array: Path) -> None:
+    array.write_bytes(b"")
 
 
-def cut_record_short(folder: Path) -> None:
-    path = only(folder, "*.json")
-    path.write_text(path.read_text()[:20])
+def flip_a_bit(array: Path) -> None:
+    array.write_bytes(array.read_bytes()[:-1] + bytes([array.read_bytes()[-1] ^ 1]))
 
 
-def forget_checksum(folder: Path) -> None:
-    only(folder, "*.json").write_text("{}")
+def lose_array(array: Path) -> None:
+    array.unlink()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [cut_array_short, empty_array, flip_a_bit_of_array, cut_record_short, forget_checksum],
-)
-def test_a_damaged_entry_is_noticed_said_and_made_again(tmp_path, store, said, damage):
+def lose_record(array: Path) -> None:
+    array.with_suffix(".json").unlink()
+
+
+def truncate_record(array: Path) -> None:
+    array.with_suffix(".json").write_text('{"key')
+
+
+def forget_checksum(array: Path) -> None:
+    array.with_suffix(".json").write_text("{}")
+
+
+def leave_partial(array: Path) -> None:
+    array.with_suffix(".partial-1").write_bytes(b"half")
+
+
+DAMAGES = (truncate, empty, flip_a_bit, truncate_record, forget_checksum)
+REMAINS = (lose_array, lose_record, leave_partial)
+
+
+@pytest.mark.parametrize("damage", DAMAGES + REMAINS, ids=lambda damage: damage.__name__)
+def test_a_broken_entry_is_reported_discarded_and_made_again(tmp_path, store, damage):
+    for n in range(3):
+        get(store, n)
+    array = records(tmp_path)[1].with_suffix(".npy")
+    damage(array)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    doctor = FeatureStore(tmp_path, 0)
+    ((name, reason),) = doctor.check()
+    assert name == array.stem
+    assert reason
+    after = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert after == before, "checking repairs nothing and does not count as use"
+    doctor.discard(name)
+    assert doctor.check() == []
+    assert records(tmp_path).keys() == {0, 2}
+    assert get(FeatureStore(tmp_path, PLENTY), 1)[1]
+
+
+@pytest.mark.parametrize("damage", DAMAGES + REMAINS[:2], ids=lambda damage: damage.__name__)
+def test_whoever_asks_for_a_broken_entry_gets_it_made_again(tmp_path, store, said, damage):
     get(store, 7)
-    damage(tmp_path)
-    array, filled = get(FeatureStore(tmp_path, PLENTY, said.append), 7)
-    assert filled
-    assert len(said) == 1
-    assert "damaged" in said[0]
-    np.testing.assert_array_equal(array, np.full(SHAPE, 7, np.float32))
+    damage(next(tmp_path.glob("*.npy")))
+    assert get(FeatureStore(tmp_path, PLENTY, said.append), 7)[1]
+    assert ["damaged" in line for line in said] == [True] * (damage in DAMAGES)
     assert not get(FeatureStore(tmp_path, PLENTY), 7)[1]
 
 
-@pytest.mark.parametrize("pattern", ["*.json", "*.npy"])
-def test_half_an_entry_is_no_entry(tmp_path, store, pattern):
+def test_discarding_a_whole_entry_removes_nothing(store, tmp_path):
     get(store, 7)
-    only(tmp_path, pattern).unlink()
-    array, filled = get(FeatureStore(tmp_path, PLENTY), 7)
-    assert filled
-    np.testing.assert_array_equal(array, np.full(SHAPE, 7, np.float32))
+    assert store.check() == []
+    store.discard(records(tmp_path)[7].stem)
+    assert not get(store, 7)[1]
+
+
+def test_a_pickle_in_place_of_an_array_is_damage_and_is_not_executed(tmp_path, store):
+    """NumPy's own format can hold one."""
+    get(store, 7)
+    bomb, array = tmp_path / "executed", next(tmp_path.glob("*.npy"))
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(bomb),)
+
+    np.save(array, np.array([Bomb()], dtype=object), allow_pickle=True)
+    ((_, reason),) = store.check()
+    assert "damaged" in reason
+    assert get(FeatureStore(tmp_path, PLENTY), 7)[1]
+    assert not bomb.exists()
+
+
+# Budget
 
 
 def test_the_least_recently_used_entries_leave_to_stay_within_the_budget(tmp_path):
     store = FeatureStore(tmp_path, 3 * ENTRY)
     for n in (1, 2, 3):
         get(store, n)
-    for n, seconds in ((1, 100), (2, 200), (3, 300)):
-        last_used(tmp_path, n, seconds)
-    assert not get(store, 1)[1]  # now 2 is the one unused for longest
+    for n, record in records(tmp_path).items():
+        os.utime(record, (100 * n, 100 * n))
+    first, filled = get(store, 1)  # now 2 is the one unused for longest
+    assert not filled
     get(store, 4)
-    assert kept(tmp_path) == {1, 3, 4}
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 3 * ENTRY
-    assert get(store, 2)[1]
-
-
-def test_an_entry_as_large_as_the_budget_displaces_all_others(tmp_path):
-    store = FeatureStore(tmp_path, 3 * ENTRY)
-    for n in (1, 2, 3):
-        get(store, n)
-    get(store, 4, shape=(3 * 100,))
-    assert kept(tmp_path) == {4}
-
-
-def test_a_removed_entry_stays_readable_for_who_has_it(tmp_path):
-    store = FeatureStore(tmp_path, ENTRY)
-    first, _ = get(store, 1)
-    get(store, 2)
-    assert kept(tmp_path) == {2}
-    np.testing.assert_array_equal(first, np.full(SHAPE, 1, np.float32))
+    assert records(tmp_path).keys() == {1, 3, 4}
+    get(store, 5, shape=(3 * 100,))  # as large as the budget
+    assert records(tmp_path).keys() == {5}
+    np.testing.assert_array_equal(first, np.full(SHAPE, 1))  # still readable by its holder
 
 
 def test_fits_counts_what_could_be_removed_but_never_exceeds_the_budget(tmp_path):
     store = FeatureStore(tmp_path, 1000)
-    assert store.fits(1000)
-    assert not store.fits(1001)
     get(store, 1)
     assert store.fits(1000)  # entry 1 would make room
+    assert not store.fits(1001)
     assert not FeatureStore(tmp_path, 1 << 60).fits(1 << 59)  # no disk has that
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot claim blocks")
+def test_disk_blocks_are_allocated_before_they_are_filled(store, tmp_path):
+    floats = 1 << 18
+
+    def fill(out):
+        # A full disk must fail before: a write to a mapped block that cannot be had kills.
+        assert next(tmp_path.glob("*.partial-*")).stat().st_blocks * 512 >= 4 * floats
+
+    store.get({"n": 1}, (floats,), "float32", fill)
+
+
+# Other processes
+
+
 def test_two_processes_at_once_compute_an_entry_once(tmp_path):
-    slow = "time.sleep(0.5)"
-    others = [start_other(tmp_path, "7", before=slow) for _ in range(2)]
+    others = [start_other(tmp_path, "7", before="time.sleep(0.5)") for _ in range(2)]
     assert [other.communicate()[0] for other in others] == ["7\n", "7\n"]
     assert (tmp_path / "fills.txt").read_text() == "7\n"
 
 
-def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch):
+def test_a_process_that_waits_for_another_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "_WAIT_NOTICE_S", 0.05)
     at_work, done, said = threading.Event(), threading.Event(), []
 
@@ -225,57 +242,42 @@ def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch):
         done.wait(10)
         out[:] = 1
 
-    other = FeatureStore(tmp_path, PLENTY)
-    thread = threading.Thread(target=other.get, args=({"n": 1}, SHAPE, "float32", fill))
-    thread.start()
-    at_work.wait(10)
-
     def say(line):
         said.append(line)
         done.set()
 
+    store = FeatureStore(tmp_path, PLENTY)
+    thread = threading.Thread(target=store.get, args=({"n": 1}, SHAPE, "float32", fill))
+    thread.start()
+    at_work.wait(10)
     _, filled = get(FeatureStore(tmp_path, PLENTY, say), 1)
     thread.join()
     assert not filled
     assert "waiting for another process" in said[0]
 
 
-def test_a_writer_killed_while_filling_leaves_nothing_taken_as_whole(tmp_path, said):
-    other = start_other(tmp_path, "7", before="print('half', flush=True); time.sleep(60)")
-    assert other.stdout.readline() == "half\n"
-    other.send_signal(signal.SIGKILL)
+def test_what_a_writer_killed_while_filling_leaves_is_reported_and_replaced(tmp_path, said):
+    other = start_other(tmp_path, "7", before="os.kill(os.getpid(), 9)")
     other.communicate()
-    assert only(tmp_path, "*.partial-*").stat().st_size == ENTRY
-
+    assert other.returncode == -signal.SIGKILL
     store = FeatureStore(tmp_path, PLENTY, said.append)
-    array = store.get({"n": 7}, (100,), "float32", lambda out: out.__setitem__(..., 7))
-    np.testing.assert_array_equal(array, np.full(100, 7, np.float32))
-    assert said == []  # the lock went with the process: nobody waited
+    ((_, reason),) = store.check()
+    assert "half-written" in reason
+    get(store, 7, shape=(100,))
+    assert said == []  # the lock ended with the process: nobody waited
     assert not list(tmp_path.glob("*.partial-*"))
 
 
-def test_files_of_processes_that_are_gone_vanish_also_where_their_number_is_used_again(
-    tmp_path, store
-):
-    leftovers = [
-        tmp_path / f"aaaa.partial-{os.getpid()}",  # a number in use, in a restarted container
-        tmp_path / "bbbb.json.partial-999999999",
-        tmp_path / "cccc.npy",  # killed between the array and its record
-    ]
-    for path in leftovers:
+def test_files_of_processes_that_are_gone_go_and_those_of_processes_at_work_stay(tmp_path, store):
+    # Process numbers mean nothing: they are reused, and may be of another container or host.
+    gone = [tmp_path / f"aaaa.partial-{os.getpid()}", tmp_path / "cccc.npy"]
+    at_work = [tmp_path / "dddd.partial-999999999", tmp_path / "dddd.npy"]
+    for path in (*gone, *at_work):
         path.write_bytes(bytes(100))
-    get(store, 1)
-    assert not [path for path in leftovers if path.exists()]
-
-
-def test_files_of_a_process_at_work_stay(tmp_path, store):
-    # The number means nothing here: the process may be in another container, or on another host.
-    at_work = [tmp_path / "aaaa.partial-999999999", tmp_path / "aaaa.npy"]
-    for path in at_work:
-        path.write_bytes(bytes(100))
-    with FileLock(tmp_path / "aaaa.lock"):
+    with FileLock(tmp_path / "dddd.lock"):
         get(store, 1)
-    assert all(path.exists() for path in at_work)
+        assert {name for name, _ in store.check()} == set()
+    assert [path.exists() for path in (*gone, *at_work)] == [False, False, True, True]
 
 
 def test_processes_that_displace_each_others_entries_still_get_their_own(tmp_path):
@@ -284,18 +286,5 @@ def test_processes_that_displace_each_others_entries_still_get_their_own(tmp_pat
         start_other(tmp_path, ",".join(map(str, range(first, first + 40))), 6 << 20, floats)
         for first in (100, 200)
     ]
-    assert [(other.communicate()[0].count("\n"), other.returncode) for other in others] == [
-        (40, 0),
-        (40, 0),
-    ]
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot claim blocks")
-def test_the_disk_sets_the_bytes_aside_before_they_are_filled(store, tmp_path):
-    floats = 1 << 18
-
-    def fill(out):
-        # A full disk must fail before: a write to a mapped block that cannot be had kills.
-        assert only(tmp_path, "*.partial-*").stat().st_blocks * 512 >= 4 * floats
-
-    store.get({"n": 1}, (floats,), "float32", fill)
+    ends = [(other.communicate()[0].count("\n"), other.returncode) for other in others]
+    assert ends == [(40, 0), (40, 0)]

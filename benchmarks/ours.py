@@ -20,9 +20,9 @@ def main() -> None:
     config = study_of(RECIPES, objective=OBJECTIVES["valid"])
     source, bench = open_bench(config, data, scratch / "features")
     import optuna
-
     from nutclf.search.session import data_record
     from nutclf.search.space import as_parameters
+
     from nutclf.search.trial import RUN_ID, TrialRunner
     from nutclf.track.runs import study_run
     from nutclf.track.store import Store

@@ -21,9 +21,10 @@ def study_of(recipes: list[Recipe], **settings) -> StudyConfig:
 def open_bench(config: StudyConfig, data: Path, features: Path | None):
     """The data source, and a workbench whose features lie in `features` (None: from pixels)."""
     quiet()
+    from nutclf.search.session import labelled
+
     from nutclf.data.source import resolve
     from nutclf.model.backbones import load_backbone
-    from nutclf.search.session import labelled
     from nutclf.train.feature_store import FeatureStore
     from nutclf.train.workbench import Workbench
 

@@ -128,10 +128,11 @@ def load_backbone(
     spec = find_spec(name, image_size)
     if weights not in ("pretrained", "random"):
         raise UserError(f"weights is {weights!r}; allowed: pretrained, random.")
-    model = spec.build()
     if weights == "random":
+        keras.utils.set_random_seed(0)  # the same in the driver and in each worker
+        model = spec.build()
         return Backbone(spec, model, "random", weights_digest(model))
-    failures = []
+    model, failures = spec.build(), []
     for load in _SOURCES if digest is None else _SOURCES_KNOWN:
         try:
             origin = load(spec, model)

@@ -54,6 +54,10 @@ def open_study(
         Or the space cannot draw the baseline.
     """
     now, first = signature(config, facts), as_parameters(config.baseline, config.space)
+    if store.optuna_url.startswith(_SQLITE):
+        database = Path(store.optuna_url.removeprefix(_SQLITE))
+        with store.lock():
+            make_whole(database, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
     storage = open_storage(store)
     _finish_widening(storage, config)
     study = optuna.create_study(
@@ -99,15 +103,9 @@ def find_study(store: Store, name: str) -> optuna.Study:
 
 
 def open_storage(store: Store) -> optuna.storages.RDBStorage:
-    """Optuna's records; a SQLite file that is not there yet is made whole or not at all.
-
-    SQLite lets one process write at a time: the others wait a minute.
-    """
-    url = store.optuna_url
-    if not url.startswith(_SQLITE):
-        return optuna.storages.RDBStorage(url)
-    make_whole(Path(url.removeprefix(_SQLITE)), optuna.storages.RDBStorage)
-    return optuna.storages.RDBStorage(url, {"connect_args": {"timeout": 60}})
+    """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
+    patient = {"connect_args": {"timeout": 60}} if store.optuna_url.startswith(_SQLITE) else None
+    return optuna.storages.RDBStorage(store.optuna_url, patient)
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:

@@ -1,8 +1,6 @@
 """Runs in MLflow: one a study, and one a trial, its child."""
 
-import getpass
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -28,7 +26,7 @@ from mlflow.utils.mlflow_tags import (
 
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
-from nutclf.track.store import Store
+from nutclf.track.store import Store, user_name
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """An Optuna trial's state, and the status of its run: never anything else."""
@@ -219,20 +217,13 @@ def scores_by_seed(parent: Run, number: int, metric: str) -> dict[int, float]:
 @cache
 def source_tags() -> dict[str, str]:
     """Which code made a run: commit, whether files differed from it, and who ran it."""
-    tags = {MLFLOW_SOURCE_NAME: "nutclf", MLFLOW_USER: _user()}
+    tags = {MLFLOW_SOURCE_NAME: "nutclf", MLFLOW_USER: user_name()}
     here = Path(__file__).parent
     commit = _git("rev-parse", "HEAD", cwd=here)
     if commit is None:
         return tags | {"git_dirty": "unknown"}
     changed = _git("status", "--porcelain", "--untracked-files=no", cwd=here)
     return tags | {MLFLOW_GIT_COMMIT: commit, "git_dirty": str(bool(changed)).lower()}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number and no name
-        return str(os.getuid())
 
 
 def _git(*arguments: str, cwd: Path) -> str | None:

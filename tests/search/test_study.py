@@ -144,7 +144,7 @@ def test_a_wider_space_goes_on_under_its_name_with_the_old_trials(store, of_a452
 def test_a_wider_space_is_not_widened_twice_nor_narrowed_again(store, of_a45208f):
     open_study(store, wider(of_a45208f), FACTS)
     assert open_study(store, wider(of_a45208f), FACTS)[1] == []
-    with pytest.raises(UserError, match="space.n_unfrozen"):
+    with pytest.raises(UserError, match=r"space\.n_unfrozen"):
         open_study(store, of_a45208f, FACTS)
 
 

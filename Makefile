@@ -5,7 +5,7 @@ PYTHON ?= python3
 STUDY ?= mobilenetv2
 NAME ?=
 BACKBONE ?= mobilenetv2
-TRIALS ?= 20
+TRIALS ?=
 TIMEOUT ?=
 DATA ?= auto
 STORE ?= mlruns
@@ -32,7 +32,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' --trials '$(TRIALS)' --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)'
+	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)'
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
 	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --force '$(FORCE)'

@@ -17,6 +17,7 @@ from nutclf.process import hear_signals_once, quiet, seed_everything
 WORKDIR = Path(__file__).parents[1]
 FEATURES = WORKDIR / ".cache" / "features"
 _FEATURE_BUDGET_BYTES = int(20e9)
+_TRIALS = {"photographs": 20, "drawn": 12}
 _INTERRUPTED = 130  # exit code; typer swallows Ctrl-C and returns this instead
 
 app = typer.Typer(
@@ -57,8 +58,9 @@ def sweep(
     study: StudyOption = "mobilenetv2",
     name: NameOption = "",
     trials: Annotated[
-        int, typer.Option(min=1, help="Trials of the study in all, complete or pruned.")
-    ] = 20,
+        int | None,
+        typer.Option(min=1, help="Trials in all, complete or pruned: 20, of drawings 12."),
+    ] = None,
     timeout: Annotated[
         str, typer.Option(help="Minutes after which no new fit begins; also 10m, 1h.")
     ] = "",
@@ -359,14 +361,12 @@ def _find_data(data: str):
     from nutclf.data.source import resolve
 
     source = resolve(data, environ=os.environ, workdir=WORKDIR)
+    lines = [source.origin]
     if source.kind == "drawn":
-        _say("=" * 100)
-    _say(source.origin)
-    if source.kind == "drawn":
-        _say(
-            "For photographs: make sweep DATA=folder, a folder with train/ valid/ test/ of classes."
-        )
-        _say("=" * 100)
+        hint = "For photographs: make sweep DATA=folder, with train/ valid/ test/ of class folders."
+        lines = ["=" * 100, source.origin, hint, "=" * 100]
+    for line in lines:
+        _say(line)
     for note in source.data.notes:
         _say(f"note: {note}")
     return source
@@ -434,11 +434,8 @@ def _store_hint(store: str) -> str:
 def _says_that_it_is_away(error: Exception) -> bool:
     """Whether an error of MLflow's client says that its server cannot be reached."""
     text = f"{type(error).__module__}: {error}"
-    return text.startswith("requests.") or any(
-        part in text
-        for part in ("failed with exception", "failed with timeout", "error code 502",
-                     "error code 503", "error code 504", "Max retries exceeded")
-    )  # fmt: skip
+    signs = "failed with exception|failed with timeout|Max retries|error code 50[234]"
+    return text.startswith("requests.") or re.search(signs, text) is not None
 
 
 def _say(line: str) -> None:

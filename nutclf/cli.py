@@ -349,9 +349,11 @@ def load_study(study: str, name: str = ""):
 
 def _open_study_on_data(study: str, name: str, data: str, objective: str):
     """The study of experiments/ as it runs on the data that were found, and those data."""
+    from nutclf.model.backbones import find_spec
     from nutclf.search.driver import for_data, with_objective
 
     config = load_study(study, name)  # a misspelt name is told before any data are fetched
+    find_spec(config.backbone)
     source = _find_data(data)
     return with_objective(for_data(config, source.kind), objective), source
 

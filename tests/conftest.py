@@ -455,7 +455,8 @@ def checkout(tmp_path_factory) -> Path:
     (root / "experiments").mkdir()
     for name, backbone in (("quick", "mobilenetv2"), ("unknown", "resnet50")):
         (root / "experiments" / f"{name}.py").write_text(_QUICK.format(name=name, net=backbone))
-    shutil.copy(REPO / "experiments" / "mobilenetv2.py", root / "experiments")
+    for name in ("mobilenetv2", "densenet169"):
+        shutil.copy(REPO / "experiments" / f"{name}.py", root / "experiments")
     return root
 
 

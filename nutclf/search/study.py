@@ -56,7 +56,7 @@ def open_study(
         database = Path(store.optuna_url.removeprefix(_SQLITE))
         with store.lock():
             make_whole(database, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
-    storage = open_storage(store)
+    storage = open_storage(store.optuna_url)
     _finish_widening(storage, config)
     study = optuna.create_study(
         storage=storage,
@@ -93,13 +93,13 @@ def stored_digest(store: Store, name: str) -> str | None:
 
 def find_study(store: Store, name: str) -> optuna.Study:
     """A study to be read only. Raises `KeyError` where there is none of this name."""
-    return optuna.load_study(study_name=name, storage=open_storage(store))
+    return optuna.load_study(study_name=name, storage=open_storage(store.optuna_url))
 
 
-def open_storage(store: Store) -> optuna.storages.RDBStorage:
+def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
-    patient = {"connect_args": {"timeout": 60}} if store.optuna_url.startswith(_SQLITE) else None
-    return optuna.storages.RDBStorage(store.optuna_url, patient)
+    patient = {"connect_args": {"timeout": 60}} if url.startswith(_SQLITE) else None
+    return optuna.storages.RDBStorage(url, patient)
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:

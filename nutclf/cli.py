@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -30,27 +31,21 @@ app = typer.Typer(
 
 StudyOption = Annotated[str, typer.Option(help="A file of experiments/, without .py.")]
 NameOption = Annotated[str, typer.Option(help="Name of the study; the experiment's own if empty.")]
-DataOption = Annotated[
-    str,
-    typer.Option(
-        help="auto ($NUTCLF_DATA, data/tree-nuts, Kaggle, else drawn), drawn, or a folder "
-        "train|valid|test/<class>/<image>."
-    ),
-]
-ObjectiveOption = Annotated[
-    str,
-    typer.Option(
-        help="cv (folds of the training split), valid (the published split), or auto: cv for "
-        "photographs, valid for drawings."
-    ),
-]
-StoreOption = Annotated[
-    str, typer.Option(envvar="NUTCLF_STORE", help="Folder of the records.", show_default=True)
-]
+_DATA_HELP = (
+    "auto ($NUTCLF_DATA, data/tree-nuts, Kaggle, else drawn), drawn, or a folder "
+    "train|valid|test/<class>/<image>."
+)
+DataOption = Annotated[str, typer.Option(help=_DATA_HELP)]
+_OBJECTIVE_HELP = (
+    "cv (folds of the training split), valid (the published split), or auto: cv for photographs, "
+    "valid for drawings."
+)
+ObjectiveOption = Annotated[str, typer.Option(help=_OBJECTIVE_HELP)]
+StoreOption = Annotated[str, typer.Option(envvar="NUTCLF_STORE", help="Folder of the records.")]
 ModelOption = Annotated[str, typer.Option(help="Name of the registered model.")]
-WeightsOption = Annotated[
-    str, typer.Option(help="pretrained, or random to try the machinery without weights.")
-]
+_WEIGHTS_HELP = "pretrained, or random to try the machinery without weights."
+WeightsOption = Annotated[str, typer.Option(help=_WEIGHTS_HELP)]
+PortOption = Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")]
 
 
 @app.command()
@@ -72,20 +67,19 @@ def sweep(
 ) -> None:
     """Search the recipe, record every trial, promote the best model."""
     timeout_s = seconds_of(timeout)
-    quiet()
-    from nutclf.search.driver import sweep as run_sweep
     from nutclf.search.engines import LocalProcesses
-    from nutclf.search.explain import explain
 
-    config, source = _open_study_on_data(study, name, data, objective)
-    records, model = _open_store(store), _experiment(source)
-    trials = trials or _TRIALS[source.kind]
-    limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
-    engine = LocalProcesses(workers, _say)
-    try:
+    # First of all: the workers import TensorFlow while this process does, and finds the images.
+    with closing(LocalProcesses(workers, _say)) as engine:
+        quiet()
+        from nutclf.search.driver import sweep as run_sweep
+        from nutclf.search.explain import explain
+
+        config, source = _open_study_on_data(study, name, data, objective)
+        records, model = _open_store(store), _experiment(source)
+        trials = trials or _TRIALS[source.kind]
+        limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
         run_sweep(config, source, records, _open_features(), engine, _say, **limits)
-    finally:
-        engine.close()
     verdict = _promote_best(records, config, source)
     typed = _as_typed(study, name, trials, data, objective, weights)
     explain(records, config, source, _say, typed)
@@ -97,7 +91,7 @@ def sweep(
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 5000,
+    port: PortOption = 5000,
     store: StoreOption = "mlruns",
 ) -> None:
     """Open the MLflow UI on the records."""
@@ -131,7 +125,7 @@ def predict(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8000,
+    port: PortOption = 8000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",

@@ -17,6 +17,10 @@ RANGES = ("dropout_rate", "epochs", "learning_rate")
 
 COVERAGE = 0.95  # share of held-out images that a model answers; of the others it is "unsure"
 WARMUP_LEARNING_RATE = 1e-3  # of the head alone, Adam's default
+# "plateau": after `patience` epochs without `min_delta` of gain in valid loss, the rate is halved.
+PLATEAU = {"factor": 0.5, "patience": 1, "min_delta": 1e-3}
+# "step": the rate is multiplied at the end of each stage; stages are equally long.
+STEP = {"factor": 0.1, "stages": 3}
 
 
 def _require(condition: bool, what: str, given: object, allowed: str) -> None:
@@ -26,26 +30,6 @@ def _require(condition: bool, what: str, given: object, allowed: str) -> None:
 
 def _require_one_of(what: str, given: object, allowed: tuple[str, ...]) -> None:
     _require(given in allowed, what, given, ", ".join(allowed))
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """When the rate falls under "plateau": after `patience` epochs without `min_delta` of gain."""
-
-    factor: float = 0.5
-    patience: int = 1
-    min_delta: float = 1e-3
-
-
-@dataclass(frozen=True)
-class Step:
-    """How the rate falls under "step": by `factor` at the end of each of `stages` equal stages."""
-
-    factor: float = 0.1
-    stages: int = 3
-
-
-PLATEAU, STEP = Plateau(), Step()
 
 
 @dataclass(frozen=True)
@@ -95,9 +79,8 @@ class Augmentation:
     """Random changes of a training image; the published list: rotation, resize, crop, flip, zoom.
 
     Attributes:
-      rotation: largest turn either way, as a share of a full turn.
+      rotation, zoom: the largest turn either way, in turns, and zoom, as a share of the side.
       resize: the image is enlarged by this factor before the crop back to its size, >= 1.
-      zoom: largest zoom in or out, as a share of the side.
       horizontal_flip: mirror every second image.
     """
 

@@ -32,22 +32,8 @@ from nutclf.search.study import (
     stored_digest,
     suggest,
 )
-from nutclf.search.trial import (
-    Fits,
-    LiveTrial,
-    OpenStudy,
-    Outcome,
-    TimeIsUp,
-    seed_steps,
-)
-from nutclf.track.runs import (
-    DataRecord,
-    Run,
-    running_children,
-    scores_by_seed,
-    study_run,
-    trial_run,
-)
+from nutclf.search.trial import Fits, LiveTrial, OpenStudy, Outcome, TimeIsUp, seed_steps
+from nutclf.track import runs
 from nutclf.track.store import EXPERIMENTS, Store, lock_study
 from nutclf.track.trial_log import describe, flatten, log_settings
 from nutclf.train.feature_store import FeatureStore
@@ -111,19 +97,13 @@ def sweep(
     timeout_s: float | None = None,
     weights: str = "pretrained",
 ) -> None:
-    """Tops a study up to `n_trials` trials that ended COMPLETE or PRUNED.
+    """Tops a study up to `n_trials` trials that ended COMPLETE or PRUNED, earlier sweeps included.
 
     Nothing is recorded before all input was checked. The winner's recipe is scored from further
     seeds where there is time left.
 
     Args:
       config: as returned by `for_data` and `with_objective`.
-      source: of the images.
-      store: of the records.
-      features: where features are kept.
-      engine: runs the fits.
-      say: takes lines for a person.
-      n_trials: in all, those of earlier sweeps included.
       timeout_s: seconds from now after which no new fit begins; None for no limit.
       weights: see `nutclf.model.backbones.load_backbone`.
 
@@ -136,17 +116,18 @@ def sweep(
     setting, image_size = prepare(config, source, store, features, say, weights)
     store.prepare()
     with lock_study(store, config.name):
-        record = DataRecord.of(source)
+        record = runs.DataRecord.of(source)
         facts = {"data_fingerprint": record.fingerprint, "weights_digest": setting.digest}
         study, widened = open_study(store, config, facts)
         experiment = store.experiment_id(EXPERIMENTS[source.kind])
-        run = study_run(store, experiment, config.name, record.tags)
+        run = runs.study_run(store, experiment, config.name, record.tags)
         _log_study(run, config, widened)
         settle(study, run)
         driver = Driver(OpenStudy(study, run, setting, record, image_size), engine, say, deadline)
         try:
             driver.run_trials(n_trials)
-            driver.score_winner_again()
+            if source.kind == "photographs":  # of drawings nobody asks how far a figure carries
+                driver.score_winner_again()
         finally:
             # Between sweeps a study is at rest, however this one ended.
             run.close("FINISHED")
@@ -156,11 +137,7 @@ def sweep(
 class Driver:
     """Runs the trials of a study, as many at once as the engine has workers.
 
-    Args:
-      study: open.
-      engine: runs the fits.
-      say: takes lines for a person.
-      deadline: of `time.monotonic`, after which no new fit begins; None for no limit.
+    After `deadline`, a reading of `time.monotonic`, no new fit begins.
     """
 
     def __init__(self, study: OpenStudy, engine: Engine, say: Say, deadline: float | None = None):
@@ -210,14 +187,15 @@ class Driver:
         study, config = self._study, self._study.config
         best, metric = study.optuna.best_trial, config.objective.metric
         recipe = suggest(optuna.trial.FixedTrial(best.params), config.space)
-        scores = {config.seed: best.value} | scores_by_seed(study.run, best.number, metric)
+        scores = {config.seed: best.value} | runs.scores_by_seed(study.run, best.number, metric)
         seeds = range(config.seed, config.seed + N_SEEDS)
         missing = [seed for seed in seeds if seed not in scores]
         for seed in missing:
             if self._is_late():
                 return
             name = f"t{best.number:03d} · seed {seed} · {describe(recipe)}"
-            with closed(trial_run(study.run, name, best.number, study.data.tags, "seed")) as run:
+            opened = runs.trial_run(study.run, name, best.number, study.data.tags, "seed")
+            with closed(opened) as run:
                 log_settings(run, config, recipe, study.data, seed)
                 scores[seed] = self._run_to_end(Fits(study, run, recipe, seed))[metric]
         if not missing:
@@ -320,7 +298,7 @@ def prepare(
     return Setting(config, data, weights, backbone.digest, features), size
 
 
-def _log_study(run: Run, config: StudyConfig, widened: list[str]) -> None:
+def _log_study(run: runs.Run, config: StudyConfig, widened: list[str]) -> None:
     """The study as parameters. They cannot be changed, so a wider space is told by a tag."""
     params = flatten(dataclasses.asdict(config))
     known = run.client.get_run(run.run_id).data.params
@@ -329,7 +307,7 @@ def _log_study(run: Run, config: StudyConfig, widened: list[str]) -> None:
         run.tags({f"space.{name}": params[f"space.{name}"] for name in widened})
 
 
-def settle(study: optuna.Study, run: Run) -> None:
+def settle(study: optuna.Study, run: runs.Run) -> None:
     """Ends what a dead driver left RUNNING, and queues the recipes again.
 
     To be called by the holder of the study's lock.
@@ -340,16 +318,16 @@ def settle(study: optuna.Study, run: Run) -> None:
             study.tell(trial.number, state=TrialState.FAIL)
         trials = study.get_trials(deepcopy=False)
         ended = {trial.number: trial for trial in trials if trial.state.is_finished()}
-        for child in running_children(run):
+        for child in runs.running_children(run):
             state, reason, tags = "FAIL", _ABANDONED, child.data.tags
             if tags["kind"] == "trial" and (trial := ended.get(int(tags["trial_number"]))):
                 state = trial.state.name
                 reason = trial.user_attrs.get("reason", reason if state == "FAIL" else "")
-            Run(run.client, child.info.run_id).end(state, reason)
+            runs.Run(run.client, child.info.run_id).end(state, reason)
 
 
 @contextlib.contextmanager
-def closed(run: Run):
+def closed(run: runs.Run):
     """Ends a run as COMPLETE, or as FAIL whatever ended the work, an interrupt too."""
     try:
         yield run

@@ -81,13 +81,9 @@ class _Task:
 
 
 class LocalProcesses:
-    """Worker processes on this machine, each an executor of its own.
+    """`n` worker processes on this machine, which divide its processors among them.
 
-    A shared pool would not do: one worker killed breaks every future of it.
-
-    Args:
-      n: workers; processors are divided among them.
-      say: takes a line of progress for a person.
+    Each is an executor of its own: of a shared pool one killed worker breaks every future.
     """
 
     def __init__(self, n: int, say: Callable[[str], None]):

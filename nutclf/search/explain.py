@@ -35,10 +35,8 @@ _PACKAGES = ("tensorflow", "keras", "mlflow", "optuna", "scikit-learn", "pandas"
 def importances(study: optuna.Study) -> dict[str, float]:
     """The share of each parameter in how far the best trials stand out, the largest first.
 
-    By PED-ANOVA (S. Watanabe et al., IJCAI 2023), Optuna's default.
-
-    Returns:
-      Shares that sum to 1; nothing with too few trials to tell.
+    By PED-ANOVA (S. Watanabe et al., IJCAI 2023), Optuna's default. Shares sum to 1; there are none
+    with too few trials to tell.
     """
     if n_complete(study) < FEWEST_TO_WEIGH:
         return {}
@@ -53,8 +51,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
 def write_plots(study: optuna.Study, objective: Objective, folder: Path) -> dict[str, str]:
     """Writes `_PLOTS` into `folder` as pages that need no network: each holds plotly.js, 4.8 MB.
 
-    Returns:
-      File name of each plot that was left out, and a sentence why.
+    Returns the file name of each plot that was left out, and a sentence why.
     """
     if (n := n_complete(study)) < FEWEST:
         return dict.fromkeys(_PLOTS, f"{n} finished trial(s); it takes {FEWEST} to compare.")
@@ -77,14 +74,8 @@ def explain(
 ) -> None:
     """Brings notes, plots and pictures up to date; what goes wrong is reported in one line.
 
-    The trials are done and recorded by then, so nothing here may fail them.
-
-    Args:
-      store: of the records.
-      config: of the study, with a finished trial.
-      source: of the images.
-      say: prints a line.
-      command: that made the trials; "" where none were made now.
+    The trials are done and recorded by then, so nothing here may fail them. `command` made them; it
+    is "" where none were made now.
     """
     try:
         _explain(store, config, source, command)

@@ -39,17 +39,14 @@ def open_study(
 
     A search space that only gained choices, or a parameter whose default is the old behaviour, is
     taken over: the old trials stay, under their numbers. Only the holder of the study's lock may
-    call this.
-
-    Args:
-      facts: what else results depend on: fingerprint of the data, digest of the weights.
+    call this. `facts` are what else results depend on: the data's fingerprint, the weights' digest.
 
     Returns:
       The study, and the names of the parameters whose space was widened.
 
     Raises:
-      UserError: the study there has another space, objective or data; the differences are listed.
-        Or the space cannot draw the baseline.
+      UserError: the study there has another space, objective or data, which are listed; or the
+        space cannot draw the baseline.
     """
     now, first = signature(config, facts), as_parameters(config.baseline, config.space)
     if store.optuna_url.startswith(_SQLITE):
@@ -171,8 +168,7 @@ def suggest(trial: optuna.Trial, space: SearchSpace) -> Recipe:
 def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
     """The parameters that make `suggest` return `recipe`, for `Study.enqueue_trial`.
 
-    Raises:
-      UserError: the space cannot draw this recipe; the message names the field.
+    Raises `UserError` where the space cannot draw this recipe; the message names the field.
     """
     parameters = {}
     for name, allowed in vars(space).items():

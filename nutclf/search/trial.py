@@ -17,16 +17,8 @@ from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.process import signals_deferred
 from nutclf.search.study import BLOCKS_PER_FOLD, queue_again, suggest
+from nutclf.track import trial_log
 from nutclf.track.runs import DataRecord, Run, trial_run
-from nutclf.track.trial_log import (
-    describe,
-    log_best,
-    log_cross_validation,
-    log_epochs,
-    log_mean_of_folds,
-    log_model_of,
-    log_settings,
-)
 from nutclf.train.jobs import ALL, Assembled, AssembleJob, FitJob, Job, Setting
 from nutclf.train.workbench import FitResult
 
@@ -42,13 +34,8 @@ class TimeIsUp(Exception):
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """What all trials of a study share.
-
-    Attributes:
-      optuna, run: the study as Optuna and as MLflow know it.
-      setting: of every job.
-      data: what runs say of the data.
-      image_size: side of the network's input, pixels.
+    """What all trials of a study share: the study as Optuna and as MLflow know it, and its jobs'
+    setting; `data` is what runs say of the data, `image_size` the input's side in pixels.
     """
 
     optuna: optuna.Study
@@ -112,7 +99,7 @@ class Fits:
             return True
         self.logged.add(epoch)
         prefix = "" if self.fold == ALL else f"fold_{self.fold + 1}/"
-        log_epochs(self.run, {epoch: figures}, prefix)
+        trial_log.log_epochs(self.run, {epoch: figures}, prefix)
         objective = self.study.config.objective
         if self.trial is not None and not objective.cross_validated:
             self.trial.report(figures[objective.by_epoch], epoch)
@@ -144,10 +131,10 @@ def trial_steps(fits: Fits) -> Steps:
         metrics, out_of_fold = yield from _cross_validate(fits)
     result = yield fits.job(ALL)
     fits.done(result)
-    metrics |= log_best(fits.run, result.history)
+    metrics |= trial_log.log_best(fits.run, result.history)
     assembled = yield AssembleJob(study.setting, result)
     valid = study.table("valid", assembled.y_prob)
-    log_model_of(fits.run, result, assembled, valid, out_of_fold, study.metadata)
+    trial_log.log_model_of(fits.run, result, assembled, valid, out_of_fold, study.metadata)
     return metrics
 
 
@@ -158,7 +145,7 @@ def seed_steps(fits: Fits) -> Steps:
         return metrics
     result = yield fits.job(ALL)
     fits.done(result)
-    return log_best(fits.run, result.history)
+    return trial_log.log_best(fits.run, result.history)
 
 
 def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple[dict, pd.DataFrame]]:
@@ -178,12 +165,12 @@ def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple[dict, pd.Data
             if fits.trial is not None:
                 _report_fold(fits.trial, fold, right)
     except optuna.TrialPruned:
-        log_mean_of_folds(fits.run, histories)
+        trial_log.log_mean_of_folds(fits.run, histories)
         raise
     if fits.trial is None:
-        log_mean_of_folds(fits.run, histories)
+        trial_log.log_mean_of_folds(fits.run, histories)
     table = study.table("train", y_prob)
-    return log_cross_validation(fits.run, table, classes, accuracies), table
+    return trial_log.log_cross_validation(fits.run, table, classes, accuracies), table
 
 
 def _report_fold(trial: optuna.Trial, fold: int, right: np.ndarray) -> None:
@@ -212,9 +199,7 @@ class Outcome:
 class LiveTrial:
     """A trial under way: its job is out, and `advance` takes the result.
 
-    Args:
-      study: of the trial.
-      trial: asked of Optuna; its recipe is not drawn yet.
+    `trial` was asked of Optuna, and its recipe is not drawn yet.
     """
 
     def __init__(self, study: OpenStudy, trial: optuna.Trial):
@@ -229,11 +214,11 @@ class LiveTrial:
     def _first_job(self) -> Job:
         study, config = self._study, self._study.config
         recipe = suggest(self.trial, config.space)
-        name = f"t{self.trial.number:03d} · {describe(recipe)}"
+        name = f"t{self.trial.number:03d} · {trial_log.describe(recipe)}"
         run = trial_run(study.run, name, self.trial.number, study.data.tags)
         self.trial.set_user_attr(RUN_ID, run.run_id)
         self.fits = Fits(study, run, recipe, config.seed, self.trial)
-        log_settings(run, config, recipe, study.data, config.seed)
+        trial_log.log_settings(run, config, recipe, study.data, config.seed)
         self._steps = trial_steps(self.fits)
         return next(self._steps)
 
@@ -293,5 +278,5 @@ class LiveTrial:
             self.is_over = True
             if self.fits is not None:
                 self.fits.run.end(state.name, reason)
-        summary = reason.splitlines()[0][:100] if reason else describe(self.fits.recipe)
+        summary = reason.splitlines()[0][:100] if reason else trial_log.describe(self.fits.recipe)
         return Outcome(self.trial.number, state.name, value, summary, seconds, rate)

@@ -5,6 +5,7 @@ and nobody reads a config with a fallback. An impossible value fails here, befor
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from nutclf.errors import UserError
 
@@ -65,13 +66,19 @@ class Recipe:
     def __post_init__(self) -> None:
         _require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
         _require_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "0 or more")
         for name in ("dropout_rate", "label_smoothing"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 to below 1")
-        for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("n_unfrozen", "warmup_epochs", "weight_decay"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("n_unfrozen", 0),
+            ("warmup_epochs", 0),
+        ):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and value >= least
+            _require(whole, name, value, f"a whole number, {least} or more")
 
 
 @dataclass(frozen=True)

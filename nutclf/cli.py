@@ -294,7 +294,7 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         server = os.environ.get("MLFLOW_TRACKING_URI", "")
-        if not server.startswith("http") or not _says_that_it_is_away(error):
+        if not server.startswith("http") or not says_that_server_is_away(error):
             raise
         _leave(
             f"nutclf: MLflow at {server} does not answer any more; what was recorded is kept. Give "
@@ -419,7 +419,7 @@ def _store_hint(store: str) -> str:
     return "" if store == "mlruns" else f" STORE={shlex.quote(store)}"
 
 
-def _says_that_it_is_away(error: Exception) -> bool:
+def says_that_server_is_away(error: Exception) -> bool:
     """Whether an error of MLflow's client says that its server cannot be reached."""
     text = f"{type(error).__module__}: {error}"
     signs = "failed with exception|failed with timeout|Max retries|error code 50[234]"

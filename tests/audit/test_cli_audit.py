@@ -25,6 +25,7 @@ def promoted(cli, leaky, tmp_path_factory):
     return sweep, cli("audit", *arguments, **settings), folder
 
 
+@pytest.mark.slow
 def test_an_audit_prints_counts_findings_and_where_the_rest_is(promoted):
     _, audit, folder = promoted
     assert audit.returncode == 0, audit.stderr
@@ -37,6 +38,7 @@ def test_an_audit_prints_counts_findings_and_where_the_rest_is(promoted):
     assert names == {"audit.json", "contact_sheet.png", "suspects.csv"}
 
 
+@pytest.mark.slow
 def test_the_leak_is_named_at_promotion_and_left_out(promoted):
     sweep, _, folder = promoted
     assert sweep.returncode == 0, sweep.stderr

@@ -15,20 +15,11 @@ from nutclf.evaluate.baselines import BASELINES, judge
 from nutclf.evaluate.folds import make_folds
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.ladder import puzzle
-from nutclf.ladder.rungs import (
-    NAMED_AS,
-    RUNGS,
-    Row,
-    Rung,
-    aligned,
-    as_markdown,
-    check_parameters,
-    ladder_config,
-    notes_on,
-)
-from nutclf.model.backbones import Backbone, BackboneSpec
-from nutclf.model.imagenet import NoClassifier, class_names, classify, load_classifier
+from nutclf.ladder import puzzle, rungs
+from nutclf.ladder.rungs import RUNGS, Row, Rung, check_parameters, ladder_config
+from nutclf.model import backbones
+from nutclf.model.backbones import Backbone, BackboneSpec, NoClassifier, load_classifier
+from nutclf.model.prefix import BATCH_SIZE, pixels_to_cut
 from nutclf.search.driver import Say, closed
 from nutclf.track.evaluation import metrics_of, write_evaluation
 from nutclf.track.runs import DataRecord, Run, source_tags, trial_run, write_json
@@ -43,7 +34,9 @@ EXPERIMENTS = {"photographs": "nutclf-ladder", "drawn": "nutclf-ladder-drawn"}
 """By kind of data: drawn results never mix with real ones, nor rungs with trials."""
 
 AS_IS = 1, "as is: the untouched ImageNet classifier"
-FIRST_BASELINE = 8
+NAMED_AS = {"coconut": "face powder", "pistachios": "cucumber"}
+"""Rung 1: what the untouched ImageNet classifier said of a nut, one image each, as published."""
+
 _NO_FOLDS = (
     "The ladder's baselines are cross-validated, and these data cannot be: {}. Add images to that "
     "class, or leave it out of every split."
@@ -62,23 +55,25 @@ def climb(
 ) -> str:
     """Walks all rungs and records the table in a run of its own; the table as Markdown.
 
-    All input is checked before anything is recorded. Only rung 7 opens the test split.
-
-    Raises:
-      Exception: whatever ended a rung, after its run and the ladder's were closed as FAILED.
+    All input is checked before anything is recorded. Only rung 7 opens the test split. What ends
+    a rung is raised again, after its run and the ladder's were closed as FAILED.
     """
     data, spec, record = source.data, backbone.spec, DataRecord.of(source)
-    plain, augmented = (ladder_config(spec.name, source.kind, which) for which in (False, True))
+    configs = [ladder_config(spec.name, source.kind, augmented) for augmented in (False, True)]
 
     def read(split: str) -> Split:
         return read_split(data, split, spec.image_size, say=say)
 
-    splits = {split: read(split) for split in ("train", "valid")}
-    folds = make_folds(splits["train"], plain.n_folds, plain.seed, _NO_FOLDS)
-    classifier = _find_classifier(spec, source.kind, say)
+    splits, classifier = {split: read(split) for split in ("train", "valid")}, None
+    folds = make_folds(splits["train"], configs[0].n_folds, configs[0].seed, _NO_FOLDS)
+    try:
+        if source.kind == "drawn":
+            raise NoClassifier("it names photographs, and these images are drawn.")
+        classifier = load_classifier(spec)
+    except NoClassifier as missing:
+        say(f"rung {AS_IS[0]} left out: {missing}")
     plain, augmented = (
-        Workbench(config, backbone, data.classes, splits, features, say)
-        for config in (plain, augmented)
+        Workbench(config, backbone, data.classes, splits, features, say) for config in configs
     )
     client = store.prepare().client()
     name, experiment = f"ladder-{spec.name}", store.experiment_id(EXPERIMENTS[source.kind])
@@ -108,10 +103,10 @@ def climb(
                 rows += found
         with rung(puzzle.NUMBER, puzzle.TITLE) as run:
             rows += puzzle.solve_puzzle(run, bench, result, lambda: read("test"))
-        for number, baseline in enumerate(BASELINES, start=FIRST_BASELINE):
+        for number, baseline in enumerate(BASELINES, start=puzzle.NUMBER + 1):
             with rung(number, baseline) as run:
                 rows += run_baseline(run, number, baseline, plain, folds)
-        parts = as_markdown(rows), notes_on(spec.name, source.kind), names
+        parts = rungs.as_markdown(rows), rungs.notes_on(spec.name, source.kind), names
         table = "\n\n".join(part for part in parts if part)
         with parent.artifacts() as folder:
             (folder / "ladder.md").write_text(table + "\n", encoding="utf-8")
@@ -119,25 +114,12 @@ def climb(
     return table
 
 
-def _find_classifier(spec: BackboneSpec, kind: str, say: Say) -> keras.Model | None:
-    try:
-        if kind == "drawn":
-            raise NoClassifier("it names photographs, and these images are drawn.")
-        return load_classifier(spec)
-    except NoClassifier as missing:
-        say(f"rung {AS_IS[0]} left out: {missing}")
-        return None
-
-
 def name_images(
     run: Run, spec: BackboneSpec, classifier: keras.Model, images: Split, classes: Sequence[str]
 ) -> Names:
-    """Has the ImageNet classifier name every image, and records the names in `run`.
-
-    They become `imagenet_names.json` and `.md`, and a tag with the most frequent one per class.
-    """
-    given = np.array(class_names())[classify(spec, classifier, images.pixels)]
-    names = count_names(images.labels, given, classes)
+    """Has the ImageNet classifier name every image, and records the names in `run`."""
+    ids = classify(spec, classifier, images.pixels)
+    names = count_names(images.labels, np.array(class_names())[ids], classes)
     run.params({"backbone": spec.name, "split": "train", "n_images": len(images.labels)})
     with run.artifacts() as folder:
         write_json(folder / "imagenet_names.json", names)
@@ -147,11 +129,23 @@ def name_images(
     return names
 
 
+def classify(spec: BackboneSpec, classifier: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """The most probable ImageNet class of each image, int64 [N], of uint8 RGB [N, S, S, 3]."""
+    run = pixels_to_cut(spec, classifier, len(classifier.layers) - 1)
+    starts = range(0, len(pixels), BATCH_SIZE)
+    return np.concatenate([run(pixels[i : i + BATCH_SIZE]).argmax(axis=1) for i in starts])
+
+
+def class_names() -> list[str]:
+    """The 1000 names of ILSVRC 2012, by index; "crane" and "maillot" each name two classes."""
+    file = Path(backbones.__file__).with_name("imagenet_classes.txt")
+    return file.read_text(encoding="utf-8").splitlines()
+
+
 def count_names(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]) -> Names:
     """Counts the names [N] given to images with class ids [N]; ties in alphabetical order."""
-    counts = (Counter(given[labels == label].tolist()) for label in range(len(classes)))
-    ranked = (sorted(found.items(), key=lambda pair: (-pair[1], pair[0])) for found in counts)
-    return {name: dict(found) for name, found in zip(classes, ranked, strict=True)}
+    counts = (Counter(sorted(given[labels == i].tolist())) for i in range(len(classes)))
+    return {name: dict(count.most_common()) for name, count in zip(classes, counts, strict=True)}
 
 
 def names_table(names: Names) -> str:
@@ -160,7 +154,7 @@ def names_table(names: Names) -> str:
     for name, found in names.items():
         often = ", ".join(f"{given} {count}" for given, count in list(found.items())[:3])
         cells.append([name, str(sum(found.values())), often])
-    return aligned(cells)
+    return rungs.aligned(cells)
 
 
 def rows_of_names(names: Names) -> list[Row]:
@@ -171,8 +165,8 @@ def rows_of_names(names: Names) -> list[Row]:
             rate = Rate(found.get(published, 0), sum(found.values()))
             here = f"{rate.share:.3f}; most often {next(iter(found))}"
             rows.append(Row(*AS_IS, f"{name} called {published}", "1 image", here, rate))
-    acorns = sum(found.get("acorn", 0) for found in names.values())
-    rate = Rate(acorns, sum(sum(found.values()) for found in names.values()))
+    every = sum(map(Counter, names.values()), Counter())
+    rate = Rate(every["acorn"], every.total())
     figure = "called acorn, ImageNet's one nut"
     return [*rows, Row(*AS_IS, figure, "", f"{rate.share:.3f}", rate)]
 
@@ -180,11 +174,7 @@ def rows_of_names(names: Names) -> list[Row]:
 def fit_rung(
     run: Run, rung: Rung, bench: Workbench, data: DataRecord
 ) -> tuple[FitResult, list[Row]]:
-    """Trains a rung and records it in `run` as a trial is; its fit, and its lines of the table.
-
-    Raises:
-      RuntimeError: another number of parameters trains than in the publication.
-    """
+    """Trains a rung and records it in `run` as a trial is; its fit, and its lines of the table."""
     config, classes, train = bench.config, bench.classes, bench.splits["train"]
     log_settings(run, config, rung.recipe, data, config.seed)
     result = bench.fit(rung.recipe, on_epoch=lambda epoch, seen: log_epochs(run, {epoch: seen}))
@@ -257,8 +247,8 @@ def run_baseline(
     )
     run.params({"model": name, "seed": seed, "backbone": bench.config.backbone})
     run.params({"features": "pooled", "n_features": vectors.shape[1]})
-    classifier, learned_from = BASELINES[name](seed), (vectors, train.labels)
-    judged = judge(classifier, learned_from, folds, of_valid, len(classes))
+    learned_from = vectors, train.labels
+    judged = judge(BASELINES[name](seed), learned_from, folds, of_valid, len(classes))
     rows = []
     for split, label, images, y_prob, fold in (
         ("valid", "valid accuracy", valid, judged.valid, None),

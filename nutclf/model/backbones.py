@@ -4,14 +4,14 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 
 from nutclf.errors import UserError
+from nutclf.model.packed import load_packed
 
 DOWNLOAD_TIMEOUT_S = 20.0
 
@@ -21,12 +21,10 @@ class BackboneSpec:
     """What the project knows of one network before it is built.
 
     Attributes:
-      name: as used in configs and records.
-      application: constructor in `keras.applications`.
+      name, application: as used in configs and records; its constructor in `keras.applications`.
       image_size: side of the square input, pixels.
       scale, offset: a channel's input is `pixel * scale + offset`, for pixels 0..255.
-      weights_file: file name looked for in the folder `NUTCLF_WEIGHTS`.
-      shipped_file: packed weights in this package, used when no others can be had; "" for none.
+      weights_file: looked for in the folder `NUTCLF_WEIGHTS`; packed (.npz) it may be shipped here.
     """
 
     name: str
@@ -35,7 +33,6 @@ class BackboneSpec:
     scale: tuple[float, ...]
     offset: tuple[float, ...]
     weights_file: str
-    shipped_file: str = ""
 
     def build(self, **arguments) -> keras.Model:
         """The network, by default without its top: scaled float32 [B, S, S, 3] to [B, h, w, C]."""
@@ -45,31 +42,26 @@ class BackboneSpec:
         return build(input_shape=shape, **defaults | arguments)
 
 
-# keras.applications.densenet scales to 0..1, then by the ImageNet mean and deviation ("torch").
+# keras.applications scales MobileNetV2's input to -1..1 (mode "tf"), and DenseNet's to 0..1, then
+# by the ImageNet mean and deviation ("torch").
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 BACKBONES = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            name="mobilenetv2",
-            application="MobileNetV2",
-            image_size=224,
-            # keras.applications.mobilenet_v2 scales to -1..1 (mode "tf").
-            scale=(1 / 127.5,) * 3,
-            offset=(-1.0,) * 3,
-            weights_file="mobilenet_v2_1.0_224_no_top.weights.h5",
-            shipped_file="mobilenet_v2_1.0_224_no_top.npz",
-        ),
-        BackboneSpec(
-            name="densenet169",
-            application="DenseNet169",
-            image_size=224,
-            scale=tuple(1 / (255 * deviation) for deviation in _DEVIATION),
-            offset=tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
-            weights_file="densenet169_no_top.weights.h5",
-        ),
-    )
+    "mobilenetv2": BackboneSpec(
+        name="mobilenetv2",
+        application="MobileNetV2",
+        image_size=224,
+        scale=(1 / 127.5,) * 3,
+        offset=(-1.0,) * 3,
+        weights_file="mobilenet_v2_1.0_224_no_top.weights.h5",
+    ),
+    "densenet169": BackboneSpec(
+        name="densenet169",
+        application="DenseNet169",
+        image_size=224,
+        scale=tuple(1 / (255 * deviation) for deviation in _DEVIATION),
+        offset=tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
+        weights_file="densenet169_no_top.weights.h5",
+    ),
 }
 
 
@@ -81,13 +73,17 @@ class Backbone:
       spec: what it is.
       model: maps scaled float32 [B, S, S, 3] to features; its weights are never changed.
       origin: one phrase for the records, e.g. the weights' file name.
-      digest: sha256 of all weight arrays in order, hexadecimal.
+      digest: see `weights_digest`.
     """
 
     spec: BackboneSpec
     model: keras.Model
     origin: str
     digest: str
+
+
+class NoClassifier(UserError):
+    """The network with its thousand-class top cannot be had here."""
 
 
 def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
@@ -98,8 +94,7 @@ def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
     """
     if name not in BACKBONES:
         raise UserError(f"Unknown backbone {name!r}; known are {', '.join(sorted(BACKBONES))}.")
-    spec = BACKBONES[name]
-    return spec if image_size is None else replace(spec, image_size=image_size)
+    return replace(BACKBONES[name], image_size=image_size or BACKBONES[name].image_size)
 
 
 def load_backbone(
@@ -111,7 +106,7 @@ def load_backbone(
 ) -> Backbone:
     """Builds a network and fills in its weights.
 
-    Weights are looked for in the folder `NUTCLF_WEIGHTS`, then in Keras' cache and download, then
+    They are looked for in the folder `NUTCLF_WEIGHTS`, then in Keras' cache and download, then
     (MobileNetV2) in this package.
 
     Args:
@@ -133,7 +128,10 @@ def load_backbone(
         model = spec.build()
         return Backbone(spec, model, "random", weights_digest(model))
     model, failures = spec.build(), []
-    for load in _SOURCES if digest is None else _SOURCES_KNOWN:
+    sources = [_from_folder, _from_keras, _from_package]
+    if digest is not None:  # a study that began with the shipped weights needs no download
+        sources = [_from_folder, _from_package, _from_keras]
+    for load in sources:
         try:
             origin = load(spec, model)
         except _NotHere as reason:
@@ -141,7 +139,11 @@ def load_backbone(
             continue
         if digest in (None, found := weights_digest(model)):
             if load is _from_package:
-                say(_SHIPPED_NOTE.format("; ".join(failures) or "the study began with them"))
+                say(
+                    "Weights: the ImageNet weights shipped with this package "
+                    f"({'; '.join(failures) or 'the study began with them'}). For Keras' own, "
+                    "connect to the internet, or set NUTCLF_WEIGHTS, before a study begins."
+                )
             return Backbone(spec, model, origin, found)
     if digest is not None:  # whoever compares digests has the sentence for it
         return load_backbone(name, weights, image_size, say=say)
@@ -149,6 +151,31 @@ def load_backbone(
         f"No weights for {spec.name}: {'; '.join(failures)}. Connect to the internet, or set "
         f"NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
     )
+
+
+def load_classifier(spec: BackboneSpec) -> keras.Model:
+    """The network with its ImageNet top: scaled float32 [B, S, S, 3] to probabilities [B, 1000].
+
+    Its weights come from the folder `NUTCLF_WEIGHTS`, or else from Keras' cache and download.
+
+    Raises:
+      NoClassifier: its weights cannot be had.
+      UserError: the file in that folder holds something else.
+    """
+    folder, name = os.environ.get("NUTCLF_WEIGHTS"), spec.weights_file.replace("_no_top", "")
+    what = f"1000-class {spec.application}"
+    if folder and (file := Path(folder) / name).is_file():
+        model = spec.build(include_top=True)
+        _load_weights_file(model, file, what)
+        return model
+    try:
+        return fetch_from_keras(lambda: spec.build(include_top=True, weights="imagenet", name=None))
+    except OSError as error:
+        beside = f" and {folder} holds no {name}" if folder else ""
+        raise NoClassifier(
+            f"Keras could not fetch the {what} ({error}){beside}; connect to the internet, or put "
+            f"{name} into NUTCLF_WEIGHTS."
+        ) from error
 
 
 class _NotHere(Exception):
@@ -167,16 +194,11 @@ def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
     path = Path(folder) / spec.weights_file
     if not path.is_file():  # the folder may hold the other network only
         raise _NotHere(f"{folder} holds no {spec.weights_file}")
-    load_weights_file(model, path, f"{spec.application} (no top, {spec.image_size} pixels)")
+    _load_weights_file(model, path, f"{spec.application} (no top, {spec.image_size} pixels)")
     return path.name
 
 
-def load_weights_file(model: keras.Model, path: Path, what: str) -> None:
-    """Fills a model from a `.weights.h5` file.
-
-    Raises:
-      UserError: the file holds something else than `what`.
-    """
+def _load_weights_file(model: keras.Model, path: Path, what: str) -> None:
     try:
         with warnings.catch_warnings():
             # Keras warns once for each of a hundred layers before it raises for all of them.
@@ -202,56 +224,29 @@ def _from_keras(spec: BackboneSpec, model: keras.Model) -> str:
 
 
 def fetch_from_keras(build: Callable[[], keras.Model]) -> keras.Model:
-    """A model whose weights Keras takes from its cache, or downloads.
-
-    Raises:
-      OSError: it could not; the message is short.
-    """
-    announces = keras.config.is_interactive_logging_enabled()
+    """A model whose weights Keras takes from its cache, or downloads; else a short OSError."""
+    announces, timeout = keras.config.is_interactive_logging_enabled(), socket.getdefaulttimeout()
     keras.config.disable_interactive_logging()  # Keras would print the address
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)  # Keras sets none: it might wait for ever
     try:
-        with socket_timeout(DOWNLOAD_TIMEOUT_S):
-            return build()
+        return build()
     except Exception as error:  # Keras raises a bare Exception when a download fails
         # The address is long, and always the same.
         raise OSError(str(error).strip().rsplit(" -- ", 1)[-1][:200]) from error
     finally:
+        socket.setdefaulttimeout(timeout)
         if announces:
             keras.config.enable_interactive_logging()
 
 
 def _from_package(spec: BackboneSpec, model: keras.Model) -> str:
-    from nutclf.model.packed import load_packed
-
-    if not spec.shipped_file:
+    file = Path(__file__).with_name(spec.weights_file.replace(".weights.h5", ".npz"))
+    if not file.is_file():
         raise _NotHere("none are shipped with this package")
-    load_packed(model, Path(__file__).parent / spec.shipped_file)
-    return f"shipped {spec.shipped_file}"
-
-
-_SOURCES = (_from_folder, _from_keras, _from_package)
-# A study that began with the shipped weights goes on with them without a download.
-_SOURCES_KNOWN = (_from_folder, _from_package, _from_keras)
-_SHIPPED_NOTE = (
-    "Weights: the ImageNet weights shipped with this package ({}). For Keras' own, connect to the "
-    "internet, or set NUTCLF_WEIGHTS, before a study begins."
-)
-
-
-@contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """Keras' download has no timeout of its own: a silent network would hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    load_packed(model, file)
+    return f"shipped {file.name}"
 
 
 def weights_digest(model: keras.Model) -> str:
     """sha256 of all weight arrays of a model in order, hexadecimal."""
-    digest = hashlib.sha256()
-    for value in model.get_weights():
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(value.tobytes() for value in model.get_weights())).hexdigest()

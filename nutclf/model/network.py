@@ -1,6 +1,7 @@
 """The trainable tail, and the deployable whole that takes raw pixels and is stock Keras."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import keras
 import numpy as np
@@ -23,18 +24,9 @@ class _StillBatchNormalization(keras.layers.BatchNormalization):
         return super().call(inputs, training=False, mask=mask)
 
 
-def _still(layer: keras.Layer) -> keras.Layer:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return _StillBatchNormalization.from_config(layer.get_config())
-    return _stock(layer)
-
-
-def _stock(layer: keras.Layer) -> keras.Layer:
-    return layer.__class__.from_config(layer.get_config())
-
-
-_CLONES = {"still": _still, "adapt": _stock}
-"""How layers are copied into a tail, by `Recipe.batch_norm`."""
+def _clone(layer: keras.Layer, batch_norm: str) -> keras.Layer:
+    still = batch_norm == "still" and isinstance(layer, keras.layers.BatchNormalization)
+    return (_StillBatchNormalization if still else type(layer)).from_config(layer.get_config())
 
 
 def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
@@ -42,14 +34,11 @@ def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, see
 
     Every random number of it comes from `seed`: two heads made alike start and drop alike.
     """
-    glorot = keras.initializers.GlorotUniform
-    hidden = keras.layers.Dense(
-        HEAD_UNITS, activation="relu", kernel_initializer=glorot(seed), name="hidden"
-    )(pooled)
+    glorot, dense = keras.initializers.GlorotUniform, keras.layers.Dense
+    hidden = dense(HEAD_UNITS, "relu", kernel_initializer=glorot(seed), name="hidden")(pooled)
     dropped = keras.layers.Dropout(dropout_rate, seed=seed, name="dropout")(hidden)
-    return keras.layers.Dense(
-        n_classes, activation="softmax", kernel_initializer=glorot(seed + 1), name="probabilities"
-    )(dropped)
+    last = dense(n_classes, "softmax", kernel_initializer=glorot(seed + 1), name="probabilities")
+    return last(dropped)
 
 
 def build_tail(
@@ -67,9 +56,7 @@ def build_tail(
       trunk: made by `cuts.trunk`; only read.
       cut: a cut point of it at or before the first trainable layer.
       n_unfrozen: backbone layers that train, from the output end; 0 trains the head only.
-      n_classes: width of the softmax.
-      dropout_rate: [0, 1).
-      seed: of the head's initial weights and of dropout.
+      n_classes, dropout_rate, seed: see `add_head`.
       batch_norm: "still", or "adapt": see `nutclf.config.Recipe`.
 
     Returns:
@@ -77,13 +64,11 @@ def build_tail(
       behind the cut are in it, not trainable.
     """
     features = keras.Input(trunk.layers[cut].output.shape[1:], name="features")
-    last = len(trunk.layers) - 1
-    pooled = features
+    last, pooled = len(trunk.layers) - 1, features
     if cut < last:
         source = cuts.between(trunk, cut, last)
-        part = keras.models.clone_model(
-            source, input_tensors=features, clone_function=_CLONES[batch_norm]
-        )
+        clone = partial(_clone, batch_norm=batch_norm)
+        part = keras.models.clone_model(source, input_tensors=features, clone_function=clone)
         part.set_weights(source.get_weights())
         pooled = part.output
     model = keras.Model(features, add_head(pooled, n_classes, dropout_rate, seed), name="tail")
@@ -141,11 +126,9 @@ class Deployable:
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """What a small model says of `images`, in their order, without tracing a graph for it."""
-    batches: Sequence[np.ndarray] = [
-        np.asarray(model(images[start : start + batch_size], training=False))
-        for start in range(0, len(images), batch_size)
-    ]
-    return np.concatenate(batches)
+    starts = range(0, len(images), batch_size)
+    batches = (model(images[i : i + batch_size], training=False) for i in starts)
+    return np.concatenate([np.asarray(batch) for batch in batches])
 
 
 def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:

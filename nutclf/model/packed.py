@@ -50,11 +50,15 @@ def load_packed(model: keras.Model, path: Path) -> None:
         # Opened here: on a damaged file, `np.load` would leave its own handle open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             values = [_unpacked(arrays, weight.path) for weight in model.weights]
+        for weight, value in zip(model.weights, values, strict=True):
+            if tuple(weight.shape) != value.shape:
+                raise ValueError(f"{weight.path} has shape {value.shape}")
     except (*_UNREADABLE, ValueError, LookupError, TypeError) as error:
-        raise _unfit(model, path, str(error).strip().strip("'\"")) from error
-    for weight, value in zip(model.weights, values, strict=True):
-        if tuple(weight.shape) != value.shape:
-            raise _unfit(model, path, f"{weight.path} has shape {value.shape}")
+        reason = str(error).strip().strip("'\"")[:200]
+        raise UserError(
+            f"{path} does not hold the packed weights of {model.name} ({reason}); fetch the file "
+            "again from the repository, or make it with `python -m nutclf.model.packed`."
+        ) from error
     model.set_weights(values)
 
 
@@ -64,22 +68,12 @@ def _unpacked(arrays: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     return arrays[name + _PALETTE][arrays[name + _INDICES]]
 
 
-def _unfit(model: keras.Model, path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path} does not hold the packed weights of {model.name} ({reason[:200]}); fetch the "
-        "file again from the repository, or make it with `python -m nutclf.model.packed`."
-    )
-
-
-def main(arguments: list[str]) -> None:
+def main(source: str, target: str) -> None:
     """Packs a weights file of MobileNetV2 (alpha 1, no top)."""
-    if len(arguments) != 2:
-        raise SystemExit("usage: python -m nutclf.model.packed SOURCE.weights.h5 TARGET.npz")
-    source, target = arguments
     model = keras.applications.MobileNetV2(include_top=False, weights=None)
     model.load_weights(source)
     pack(model, Path(target))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -5,31 +5,32 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from nutclf.model import cuts
 from nutclf.model.backbones import BackboneSpec
 from nutclf.model.network import scaling_layer
 from nutclf.process import n_threads, native_messages_hidden
 
+BATCH_SIZE = 16
+"""Images a call: enough to feed a graphics card, few enough that a batch stays in the cache."""
+
 Forward = Callable[[tf.Tensor], tf.Tensor]
 Runner = Callable[[np.ndarray], np.ndarray]
 """One image [1, ...] to what the network makes of it, [1, ...]."""
+Prefix = Callable[[np.ndarray], np.ndarray]
 
 
-def constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
-    """`forward` as a graph that holds its weights itself; `shape` is that of its one input."""
-    traced = tf.function(forward, jit_compile=False).get_concrete_function(
-        tf.TensorSpec(shape, dtype)
+def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
+    traced = tf.function(forward, jit_compile=False)
+    return convert_variables_to_constants_v2(
+        traced.get_concrete_function(tf.TensorSpec(shape, dtype))
     )
-    return convert_variables_to_constants_v2(traced)
 
 
 def converter(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> tf.lite.TFLiteConverter:
     """Makes a .tflite file of `forward`, for one image of `shape` at a time."""
-    graph = constant_graph(forward, (1, *shape), dtype)
+    graph = _constant_graph(forward, (1, *shape), dtype)
     # The graph holds its constants itself: there is nothing that the module has to keep alive.
     return tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
 
@@ -50,12 +51,6 @@ def runner(blob: bytes) -> Runner:
         return interpreter.get_tensor(exit_)
 
     return run
-
-
-BATCH_SIZE = 16
-"""Images a call: enough to feed a graphics card, few enough that a batch stays in the cache."""
-
-Prefix = Callable[[np.ndarray], np.ndarray]
 
 
 def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Prefix:
@@ -93,20 +88,7 @@ def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix
     the activations of one image stay in the processor's cache.
     """
     if compiler() == "tensorflow":
-        return _with_tensorflow(forward, shape, dtype)
-    return _with_litert(forward, shape, dtype)
-
-
-def _with_tensorflow(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
-    graph = constant_graph(forward, (None, *shape), dtype)
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        result = graph(tf.constant(batch))
-        return (result[0] if isinstance(result, (list, tuple)) else result).numpy()
-
-    return run
-
-
-def _with_litert(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
+        graph = _constant_graph(forward, (None, *shape), dtype)
+        return lambda batch: graph(tf.constant(batch))[0].numpy()
     one = runner(converter(forward, shape, dtype).convert())
     return lambda batch: np.concatenate([one(image[np.newaxis]) for image in batch])

@@ -12,9 +12,16 @@ from mlflow.tracking import MlflowClient
 from nutclf.errors import UserError
 from nutclf.evaluate import baselines
 from nutclf.ladder import climb as module
-from nutclf.ladder.climb import climb, count_names, names_table, rows_of_names
+from nutclf.ladder.climb import (
+    class_names,
+    classify,
+    climb,
+    count_names,
+    names_table,
+    rows_of_names,
+)
 from nutclf.ladder.rungs import RUNGS
-from nutclf.model.imagenet import NoClassifier
+from nutclf.model.backbones import NoClassifier, find_spec
 from nutclf.track.models import load_metadata
 from nutclf.track.registry import model_uri
 from nutclf.track.store import Store
@@ -271,3 +278,47 @@ def test_the_published_misnaming_is_counted_where_the_class_exists():
     assert (acorn.rate.successes, acorn.rate.n) == (5, 6)
     line = names_table(names).splitlines()[2]
     assert line.startswith("| coconut | 4      | acorn 3, face powder 1")
+
+
+def test_the_thousand_names_stand_at_their_published_indices():
+    names = class_names()
+    assert len(names) == 1000
+    for index, name in {
+        0: "tench", 1: "goldfish", 207: "golden retriever", 281: "tabby", 404: "airliner",
+        551: "face powder", 850: "teddy", 943: "cucumber", 954: "banana", 988: "acorn",
+        999: "toilet tissue",
+    }.items():  # fmt: skip
+        assert names[index] == name
+
+
+def test_only_crane_and_maillot_come_twice():
+    names = class_names()
+    assert sorted({name for name in names if names.count(name) > 1}) == ["crane", "maillot"]
+    assert [i for i, name in enumerate(names) if name == "crane"] == [134, 517], "bird, machine"
+    assert all(name == name.strip() and name for name in names)
+
+
+@pytest.fixture(scope="module")
+def brightest():
+    """Names the channel that is brightest once scaled, and every class above 2 never."""
+    pixels = keras.Input((96, 96, 3))
+    means = keras.layers.GlobalAveragePooling2D()(pixels)
+    scores = keras.layers.Dense(1000, use_bias=False)
+    model = keras.Model(pixels, scores(means))
+    scores.set_weights([np.eye(3, 1000, dtype=np.float32)])
+    return model
+
+
+def test_every_image_is_named_by_its_own_largest_score(brightest):
+    """20 images, more than one batch; the first of them wins in one channel alone."""
+    pixels = np.full((20, 96, 96, 3), 128, np.uint8)
+    wanted = np.arange(20) % 3
+    for i, channel in enumerate(wanted):
+        pixels[i, :, :, channel] = 200
+    assert classify(find_spec("mobilenetv2"), brightest, pixels).tolist() == wanted.tolist()
+
+
+def test_pixels_are_scaled_before_the_network_sees_them(brightest):
+    """Darkness is -1 to this network: the class whose score is always 0 wins."""
+    dark = np.zeros((1, 96, 96, 3), np.uint8)
+    assert classify(find_spec("mobilenetv2"), brightest, dark).tolist() == [3]

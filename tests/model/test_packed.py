@@ -67,7 +67,7 @@ def test_the_shipped_file_fills_mobilenetv2_at_another_size(mobilenetv2_at_128):
 @pytest.mark.skipif(not WEIGHTS, reason="NUTCLF_WEIGHTS is not set")
 def test_the_shipped_file_is_made_from_the_weights_without_loss(mobilenetv2_at_128, tmp_path):
     source = Path(WEIGHTS) / f"{packed.SHIPPED.stem}.weights.h5"
-    packed.main([str(source), str(tmp_path / "made.npz")])
+    packed.main(str(source), str(tmp_path / "made.npz"))
     packed.load_packed(mobilenetv2_at_128, packed.SHIPPED)
     shipped = bits(mobilenetv2_at_128)
     packed.load_packed(mobilenetv2_at_128, tmp_path / "made.npz")

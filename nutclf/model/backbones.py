@@ -18,21 +18,14 @@ DOWNLOAD_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What the project knows of one network before it is built.
+    """What the project knows of one network before it is built."""
 
-    Attributes:
-      name, application: as used in configs and records; its constructor in `keras.applications`.
-      image_size: side of the square input, pixels.
-      scale, offset: a channel's input is `pixel * scale + offset`, for pixels 0..255.
-      weights_file: looked for in the folder `NUTCLF_WEIGHTS`; packed (.npz) it may be shipped here.
-    """
-
-    name: str
-    application: str
-    image_size: int
-    scale: tuple[float, ...]
+    name: str  # in configs and records
+    application: str  # its constructor in `keras.applications`
+    image_size: int  # side of the square input, pixels
+    scale: tuple[float, ...]  # a channel's input is `pixel * scale + offset`, for pixels 0..255
     offset: tuple[float, ...]
-    weights_file: str
+    weights_file: str  # in the folder `NUTCLF_WEIGHTS`; as .npz it may be shipped beside this file
 
     def build(self, **arguments) -> keras.Model:
         """The network, by default without its top: scaled float32 [B, S, S, 3] to [B, h, w, C]."""
@@ -67,19 +60,12 @@ BACKBONES = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """A built network with its weights, and where those came from.
-
-    Attributes:
-      spec: what it is.
-      model: maps scaled float32 [B, S, S, 3] to features; its weights are never changed.
-      origin: one phrase for the records, e.g. the weights' file name.
-      digest: see `weights_digest`.
-    """
+    """A built network with its weights, and where those came from."""
 
     spec: BackboneSpec
-    model: keras.Model
-    origin: str
-    digest: str
+    model: keras.Model  # scaled float32 [B, S, S, 3] to features; its weights are never changed
+    origin: str  # of the weights, for the records: e.g. their file name
+    digest: str  # see `weights_digest`
 
 
 class NoClassifier(UserError):
@@ -87,11 +73,7 @@ class NoClassifier(UserError):
 
 
 def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
-    """The network called `name`, at another image size than its own if one is given.
-
-    Raises:
-      UserError: the name is unknown; the message lists the known ones.
-    """
+    """The network called `name`, at its own image size or another; `UserError` if unknown."""
     if name not in BACKBONES:
         raise UserError(f"Unknown backbone {name!r}; known are {', '.join(sorted(BACKBONES))}.")
     return replace(BACKBONES[name], image_size=image_size or BACKBONES[name].image_size)
@@ -104,18 +86,11 @@ def load_backbone(
     digest: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Backbone:
-    """Builds a network and fills in its weights.
+    """Builds a network and fills in its weights, or "random" ones for tests of the machinery.
 
     They are looked for in the folder `NUTCLF_WEIGHTS`, then in Keras' cache and download, then
-    (MobileNetV2) in this package.
-
-    Args:
-      name: a key of `BACKBONES`.
-      weights: "pretrained", or "random" for tests of the machinery: that network has seen nothing.
-      image_size: side of the input, pixels; None is the network's own.
-      digest: of the weights that a study was begun with; those are taken wherever they are, and
-        the first ones found where they are nowhere.
-      say: takes a line where the shipped weights are used.
+    (MobileNetV2) in this package. Those with the `digest` that a study began with are taken
+    wherever they are; where they are nowhere, the first ones found.
 
     Raises:
       UserError: unknown name; weights that fit another network; none to be had.
@@ -126,7 +101,7 @@ def load_backbone(
     if weights == "random":
         keras.utils.set_random_seed(0)  # the same in the driver and in each worker
         model = spec.build()
-        return Backbone(spec, model, "random", weights_digest(model))
+        return Backbone(spec, model, weights, weights_digest(model))
     model, failures = spec.build(), []
     sources = [_from_folder, _from_keras, _from_package]
     if digest is not None:  # a study that began with the shipped weights needs no download
@@ -156,18 +131,12 @@ def load_backbone(
 def load_classifier(spec: BackboneSpec) -> keras.Model:
     """The network with its ImageNet top: scaled float32 [B, S, S, 3] to probabilities [B, 1000].
 
-    Its weights come from the folder `NUTCLF_WEIGHTS`, or else from Keras' cache and download.
-
-    Raises:
-      NoClassifier: its weights cannot be had.
-      UserError: the file in that folder holds something else.
+    Raises `NoClassifier` where neither `NUTCLF_WEIGHTS` nor Keras has its weights.
     """
     folder, name = os.environ.get("NUTCLF_WEIGHTS"), spec.weights_file.replace("_no_top", "")
     what = f"1000-class {spec.application}"
     if folder and (file := Path(folder) / name).is_file():
-        model = spec.build(include_top=True)
-        _load_weights_file(model, file, what)
-        return model
+        return _load_weights_file(spec.build(include_top=True), file, what)
     try:
         return fetch_from_keras(lambda: spec.build(include_top=True, weights="imagenet", name=None))
     except OSError as error:
@@ -198,12 +167,13 @@ def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
     return path.name
 
 
-def _load_weights_file(model: keras.Model, path: Path, what: str) -> None:
+def _load_weights_file(model: keras.Model, path: Path, what: str) -> keras.Model:
     try:
         with warnings.catch_warnings():
             # Keras warns once for each of a hundred layers before it raises for all of them.
             warnings.simplefilter("ignore", UserWarning)
             model.load_weights(path)
+        return model
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(

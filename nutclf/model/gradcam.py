@@ -12,17 +12,13 @@ def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> n
     gradient of the softmax vanishes when the network is sure.
 
     Args:
-      model: stock Keras, flat or with its backbone nested; ends in a pooling (or flattening) layer
-        and dense layers, the last of them the softmax.
-      pixels: what the model takes, [N, S, S, 3].
-      class_ids: the class asked about, one an image, int [N].
+      model: ends in a pooling (or flattening) layer and dense layers, the last of them the softmax,
+        else `ValueError`; its backbone may be nested.
+      pixels, class_ids: what the model takes, [N, S, S, 3]; the class asked about, int [N].
 
     Returns:
       float32 [N, h, w], as coarse as the activation; each map's largest value is 1, or 0 where
       nothing raises the score.
-
-    Raises:
-      ValueError: the model has no such layers.
     """
     import tensorflow as tf
 

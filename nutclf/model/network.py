@@ -50,18 +50,10 @@ def build_tail(
     seed: int,
     batch_norm: str = "still",
 ) -> keras.Model:
-    """The part of the network that a trial trains, with weights of its own.
+    """The part of the network that a trial trains: what layer `cut` puts out to [B, n_classes].
 
-    Args:
-      trunk: made by `cuts.trunk`; only read.
-      cut: a cut point of it at or before the first trainable layer.
-      n_unfrozen: backbone layers that train, from the output end; 0 trains the head only.
-      n_classes, dropout_rate, seed: see `add_head`.
-      batch_norm: "still", or "adapt": see `nutclf.config.Recipe`.
-
-    Returns:
-      A model from what layer `cut` puts out to class probabilities [B, n_classes]. Frozen layers
-      behind the cut are in it, not trainable.
+    It has weights of its own. The last `n_unfrozen` backbone layers and the head are trainable;
+    frozen layers behind the cut are in it too. For `batch_norm` see `nutclf.config.Recipe`.
     """
     features = keras.Input(trunk.layers[cut].output.shape[1:], name="features")
     last, pooled = len(trunk.layers) - 1, features
@@ -89,14 +81,11 @@ def scaling_layer(spec: BackboneSpec) -> keras.Layer:
 
 
 class Deployable:
-    """The whole network, raw pixels to probabilities, built once and refilled for each trial.
+    """The whole network as stock Keras, built once and refilled for each trial.
 
     Building 150 to 600 layers costs seconds and memory that Keras does not give back; the weights
-    are all that differs between trials.
-
-    Attributes:
-      model: stock Keras, RGB 0..255 (uint8 or float) [B, H, W, 3] to probabilities [B, n_classes].
-        It crops the longer side to a square and resizes to the backbone's input by itself.
+    are all that differs between trials. `model` takes RGB 0..255 (uint8 or float) [B, H, W, 3],
+    crops it to a square, resizes it, and gives probabilities [B, n_classes].
     """
 
     def __init__(self, backbone: Backbone, n_classes: int):
@@ -105,18 +94,16 @@ class Deployable:
         pixels = keras.Input((None, None, 3), name="pixels")
         # The operation, not keras.layers.Resizing: that layer's `training` defaults to True and
         # leaks into the layers behind it: a plain `model(x)` would move BatchNorm statistics.
-        side = (spec.image_size, spec.image_size)
+        side = (spec.image_size,) * 2
         resized = keras.ops.image.resize(pixels, side, antialias=True, crop_to_aspect_ratio=True)
         scaled = scaling_layer(spec)(resized)
         self._body = keras.models.clone_model(backbone.model)
         pooled = keras.layers.GlobalAveragePooling2D(name="pool")(self._body(scaled))
         self.model = keras.Model(pixels, add_head(pooled, n_classes, 0.5, 0), name="nutclf")
 
-    def fill(
-        self, tail_weights: Mapping[str, Sequence[np.ndarray]], dropout_rate: float
-    ) -> keras.Model:
-        """Puts a trained tail, by layer name, behind the untouched prefix; returns the whole."""
-        weights = self._original | dict(tail_weights)
+    def fill(self, tail: Mapping[str, Sequence[np.ndarray]], dropout_rate: float) -> keras.Model:
+        """Puts a tail's weights, by layer name, behind the untouched prefix; returns the whole."""
+        weights = self._original | dict(tail)
         for layer in (*self._body.layers, *self.model.layers):
             if layer.name in weights and layer is not self._body:
                 layer.set_weights(weights[layer.name])

@@ -1,16 +1,13 @@
-"""Weights packed without loss into a file small enough to ship with the package.
+"""Weights packed without loss: `python -m nutclf.model.packed SOURCE.weights.h5 TARGET.npz`.
 
-    python -m nutclf.model.packed SOURCE.weights.h5 TARGET.npz
-
-A weight array with at most 256 different values becomes a palette and one byte a number. Kernels
-that were quantised to 8 bits, as those of Google's MobileNetV2 for mobile phones, take a quarter of
-their size that way. All other arrays are kept as float32.
+A weight array with at most 256 different values, as in Google's MobileNetV2, which was quantised to
+8 bits, becomes a palette and one byte a number. All other arrays are kept as float32.
 """
 
 import sys
-import zipfile
 import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -21,7 +18,6 @@ SHIPPED = Path(__file__).with_name("mobilenet_v2_1.0_224_no_top.npz")
 """MobileNetV2 without its top, for any image size; see NOTICE beside it."""
 
 _PALETTE, _INDICES = ".palette", ".indices"
-_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def pack(model: keras.Model, path: Path) -> None:
@@ -53,7 +49,7 @@ def load_packed(model: keras.Model, path: Path) -> None:
         for weight, value in zip(model.weights, values, strict=True):
             if tuple(weight.shape) != value.shape:
                 raise ValueError(f"{weight.path} has shape {value.shape}")
-    except (*_UNREADABLE, ValueError, LookupError, TypeError) as error:
+    except (OSError, EOFError, BadZipFile, zlib.error, ValueError, LookupError, TypeError) as error:
         reason = str(error).strip().strip("'\"")[:200]
         raise UserError(
             f"{path} does not hold the packed weights of {model.name} ({reason}); fetch the file "

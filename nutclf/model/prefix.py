@@ -22,10 +22,8 @@ Prefix = Callable[[np.ndarray], np.ndarray]
 
 
 def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
-    traced = tf.function(forward, jit_compile=False)
-    return convert_variables_to_constants_v2(
-        traced.get_concrete_function(tf.TensorSpec(shape, dtype))
-    )
+    traced, signature = tf.function(forward, jit_compile=False), tf.TensorSpec(shape, dtype)
+    return convert_variables_to_constants_v2(traced.get_concrete_function(signature))
 
 
 def converter(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> tf.lite.TFLiteConverter:
@@ -54,12 +52,8 @@ def runner(blob: bytes) -> Runner:
 
 
 def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Prefix:
-    """Raw pixels, uint8 [B, S, S, 3], to the output of layer `cut` of `trunk`, float32.
-
-    Cut 0 is the input itself: the result is the scaled pixels.
-    """
-    scaling = scaling_layer(spec)
-    part = cuts.between(trunk, 0, cut) if cut else None
+    """Raw pixels, uint8 [B, S, S, 3], to the output of layer `cut`, float32; 0 only scales them."""
+    scaling, part = scaling_layer(spec), cuts.between(trunk, 0, cut) if cut else None
 
     def forward(pixels: tf.Tensor) -> tf.Tensor:
         scaled = scaling(tf.cast(pixels, tf.float32))

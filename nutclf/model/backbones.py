@@ -4,14 +4,16 @@ import hashlib
 import os
 import socket
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
+import numpy as np
 
 from nutclf.errors import UserError
-from nutclf.model.packed import load_packed
 
 DOWNLOAD_TIMEOUT_S = 20.0
 
@@ -103,9 +105,9 @@ def load_backbone(
         model = spec.build()
         return Backbone(spec, model, weights, weights_digest(model))
     model, failures = spec.build(), []
-    sources = [_from_folder, _from_keras, _from_package]
+    sources = [_from_folder, _from_keras, from_package]
     if digest is not None:  # a study that began with the shipped weights needs no download
-        sources = [_from_folder, _from_package, _from_keras]
+        sources = [_from_folder, from_package, _from_keras]
     for load in sources:
         try:
             origin = load(spec, model)
@@ -113,7 +115,7 @@ def load_backbone(
             failures.append(str(reason))
             continue
         if digest in (None, found := weights_digest(model)):
-            if load is _from_package:
+            if load is from_package:
                 say(
                     "Weights: the ImageNet weights shipped with this package "
                     f"({'; '.join(failures) or 'the study began with them'}). For Keras' own, "
@@ -209,12 +211,41 @@ def fetch_from_keras(build: Callable[[], keras.Model]) -> keras.Model:
             keras.config.enable_interactive_logging()
 
 
-def _from_package(spec: BackboneSpec, model: keras.Model) -> str:
+def from_package(spec: BackboneSpec, model: keras.Model) -> str:
+    """Fills `model` with the weights shipped beside this file; the origin for the records."""
     file = Path(__file__).with_name(spec.weights_file.replace(".weights.h5", ".npz"))
     if not file.is_file():
         raise _NotHere("none are shipped with this package")
     load_packed(model, file)
     return f"shipped {file.name}"
+
+
+def load_packed(model: keras.Model, path: Path) -> None:
+    """Fills `model` from an .npz file of arrays by weight path, exact to the bit.
+
+    An array of at most 256 different values, as in Google's 8-bit MobileNetV2, is packed as a
+    `.palette` of them and `.indices`, one byte a number. A file that is missing, damaged or of
+    another network is a `UserError` and leaves `model` unchanged.
+    """
+    try:
+        # Opened here: on a damaged file, `np.load` would leave its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            values = [
+                arrays[weight.path]
+                if weight.path in arrays
+                else arrays[weight.path + ".palette"][arrays[weight.path + ".indices"]]
+                for weight in model.weights
+            ]
+        for weight, value in zip(model.weights, values, strict=True):
+            if tuple(weight.shape) != value.shape:
+                raise ValueError(f"{weight.path} has shape {value.shape}")
+    except (OSError, EOFError, BadZipFile, zlib.error, ValueError, LookupError, TypeError) as error:
+        reason = str(error).strip().strip("'\"")[:200]
+        raise UserError(
+            f"{path} does not hold the packed weights of {model.name} ({reason}); fetch the file "
+            "again from the repository."
+        ) from error
+    model.set_weights(values)
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import keras
@@ -20,8 +21,7 @@ from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.metrics import confusion_record
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.ladder import puzzle
-from nutclf.model import backbones
-from nutclf.model.backbones import Backbone, BackboneSpec, NoClassifier, load_classifier
+from nutclf.model.backbones import Backbone, BackboneSpec, NoWeights, load_classifier
 from nutclf.model.network import predict_pixels
 from nutclf.model.prefix import BATCH_SIZE, pixels_to_cut
 from nutclf.search.driver import DRAWN_SIZE, Say, closed
@@ -44,16 +44,13 @@ PUBLISHED_BACKBONE = "mobilenetv2"
 PUBLISHED_PARAMETERS = {0: 330_506, 4: 743_306}
 """Trainable parameters by unfrozen layers, of that backbone with ten classes."""
 NO_AUGMENTATION = Augmentation(rotation=0, resize=1, zoom=0, horizontal_flip=False)
-NAMED_AS = {"coconut": "face powder", "pistachios": "cucumber"}
-"""What the untouched ImageNet classifier said of a nut, one published image each."""
 AS_IS = 1, "as is: the untouched ImageNet classifier"
 PUZZLE = 7, "test confusion matrix"
 _NO_FOLDS = (
     "The ladder's baselines are cross-validated, and these data cannot be: {}. Add images to that "
     "class, or leave it out of every split."
 )
-Names = dict[str, dict[str, int]]
-"""By class, how often its images were given which name, the most frequent first."""
+Names = dict[str, dict[str, int]]  # by class, how often which name was given, the top one first
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,7 @@ def climb(
 ) -> str:
     """Walks all rungs and records the table in a run of its own; the table as Markdown.
 
-    All input is checked before anything is recorded. Only rung 7 opens the test split. What ends
-    a rung is raised again, after its run and the ladder's were closed as FAILED.
+    All input is checked before anything is recorded. Only rung 7 opens the test split.
     """
     data, spec, record = source.data, backbone.spec, DataRecord.of(source)
     configs = [ladder_config(spec.name, source.kind, augmented) for augmented in (False, True)]
@@ -132,9 +128,9 @@ def climb(
     classifier = None
     try:
         if source.kind == "drawn":
-            raise NoClassifier("it names photographs, and these images are drawn.")
+            raise NoWeights("it names photographs, and these images are drawn.")
         classifier = load_classifier(spec)
-    except NoClassifier as missing:
+    except NoWeights as missing:
         say(f"rung {AS_IS[0]} left out: {missing}")
     plain, augmented = (
         Workbench(config, backbone, data.classes, splits, features, say) for config in configs
@@ -152,14 +148,14 @@ def climb(
             run.data(record)
             yield run
 
-    rows, names = [], ""
+    rows, names = [], []
     with closed(parent):
         parent.params({"backbone": spec.name, "weights": backbone.origin})
         parent.data(record)
         if classifier is not None:
             with rung(*AS_IS) as run:
                 found = name_images(run, spec, classifier, splits["train"], data.classes)
-                rows, names = rows_of_names(found), names_table(found)
+                rows, names = rows_of_names(found), [names_table(found)]
         for step in RUNGS:
             with rung(step.number, step.title) as run:
                 bench = augmented if step.augmented else plain
@@ -173,8 +169,7 @@ def climb(
         for number, baseline in enumerate(BASELINES, start=PUZZLE[0] + 1):
             with rung(number, baseline) as run:
                 rows += run_baseline(run, number, baseline, plain, folds)
-        parts = as_markdown(rows), notes_on(spec.name, source.kind), names
-        table = "\n\n".join(part for part in parts if part)
+        table = "\n\n".join([as_markdown(rows), notes_on(spec.name, source.kind), *names])
         with parent.artifacts() as folder:
             (folder / "ladder.md").write_text(table + "\n", encoding="utf-8")
             write_json(folder / "ladder.json", [row.record() for row in rows])
@@ -219,7 +214,7 @@ def classify(spec: BackboneSpec, classifier: keras.Model, pixels: np.ndarray) ->
 
 def class_names() -> list[str]:
     """The 1000 names of ILSVRC 2012, by index; "crane" and "maillot" each name two classes."""
-    file = Path(backbones.__file__).with_name("imagenet_classes.txt")
+    file = files("nutclf.model") / "imagenet_classes.txt"
     return file.read_text(encoding="utf-8").splitlines()
 
 
@@ -241,7 +236,8 @@ def names_table(names: Names) -> str:
 def rows_of_names(names: Names) -> list[Row]:
     """The published misnamings and how often they happen here; then all classes together."""
     rows, every = [], sum(map(Counter, names.values()), Counter())
-    for name, published in NAMED_AS.items():
+    # Of each of these nuts one image was published, with what the classifier said of it.
+    for name, published in (("coconut", "face powder"), ("pistachios", "cucumber")):
         if found := names.get(name):
             rate = Rate(found.get(published, 0), sum(found.values()))
             here = f"{rate.share:.3f}; most often {next(iter(found))}"
@@ -343,16 +339,16 @@ def run_baseline(
     run: Run, number: int, name: str, bench: Workbench, folds: np.ndarray
 ) -> list[Row]:
     """Fits one of `BASELINES` on pooled features of untouched images, and records it in `run`."""
-    classes, backbone = bench.classes, bench.config.backbone
-    train, valid = bench.splits["train"], bench.splits["valid"]
+    classes, train, valid = bench.classes, bench.splits["train"], bench.splits["valid"]
     of_train, of_valid = (
         bench.features(split, bench.pool).batch(UNTOUCHED, np.arange(len(images.labels)))
         for split, images in (("train", train), ("valid", valid))
     )
-    run.params({"model": name, "seed": SEED, "backbone": backbone})
-    run.params({"features": "pooled", "n_features": of_train.shape[1]})
+    facts = {"model": name, "seed": SEED, "backbone": bench.config.backbone, "features": "pooled"}
+    run.params(facts | {"n_features": of_train.shape[1]})
     classifier, examples = BASELINES[name](SEED), (of_train, train.labels)
-    judged, rows = judge(classifier, examples, folds, of_valid, len(classes)), []
+    title, rows = f"{name} on frozen features", []
+    judged = judge(classifier, examples, folds, of_valid, len(classes))
     for split, label, images, y_prob, fold in (
         ("valid", "valid accuracy", valid, judged.valid, None),
         ("cv", f"{folds.max() + 1}-fold accuracy", train, judged.held_out, folds),
@@ -362,7 +358,6 @@ def run_baseline(
         write_evaluation(run, split, table, classes, rate.share)
         # `write_evaluation` leaves the valid accuracy to the epochs; here there are none.
         run.metrics({f"{split}_accuracy": rate.share})
-        title = f"{name} on frozen features"
         rows.append(Row(number, title, label, "", f"{rate.share:.3f}", rate))
     return rows
 
@@ -381,7 +376,6 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first of them headings, as a padded Markdown table."""
     escaped = [[cell.replace("|", r"\|") for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in escaped]

@@ -104,15 +104,14 @@ def diagnose(matrix: np.ndarray, draws: int = 9999, seed: int = 0) -> Diagnosis:
     p_accuracy = p_value(np.trace)
     p_independence = p_value(lambda one: (one**2 / products).sum())  # chi-square / n + 1
     p_renaming = renaming_gain_p(counts, renaming)
-    agrees = fits_claim(right, n)
-    verdict = "consistent" if agrees else "contradicts"
+    verdict = "consistent" if (agrees := fits_claim(right, n)) else "contradicts"
     # Two tests look for skill, so each must pass at half the level (Bonferroni). With few images
     # even a perfect matrix may be luck, with probability prod(rows!) / n!.
-    if 2 * min(p_accuracy, p_independence) >= SIGNIFICANCE:
-        telling = np.exp(gammaln(rows + 1).sum() - gammaln(n + 1)) < SIGNIFICANCE
-        verdict = "chance" if telling else verdict
+    telling = np.exp(gammaln(rows + 1).sum() - gammaln(n + 1)) < SIGNIFICANCE
     if p_renaming < SIGNIFICANCE:
         verdict = "permuted"
+    elif telling and 2 * min(p_accuracy, p_independence) >= SIGNIFICANCE:
+        verdict = "chance"
     renamed_right = int(counts[np.arange(len(counts)), renaming].sum())
     repairable = int(np.minimum(rows, columns).sum())
     p_values = p_renaming, p_accuracy, p_independence
@@ -128,10 +127,7 @@ def under_other_names(y_prob: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def pixels_that_become(inputs: np.ndarray, spec: BackboneSpec) -> np.ndarray:
-    """Pixels [N, S, S, 3] whose scaling by the model gives `inputs`, float32.
-
-    So the network behind the scaling sees what an evaluation that forgot to scale shows it.
-    """
+    """Pixels [N, S, S, 3] whose scaling by the model gives `inputs`, as if it had not scaled."""
     return ((inputs - np.asarray(spec.offset)) / np.asarray(spec.scale)).astype(np.float32)
 
 

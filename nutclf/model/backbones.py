@@ -15,8 +15,6 @@ import numpy as np
 
 from nutclf.errors import UserError
 
-DOWNLOAD_TIMEOUT_S = 20.0
-
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -32,9 +30,8 @@ class BackboneSpec:
     def build(self, **arguments) -> keras.Model:
         """The network, by default without its top: scaled float32 [B, S, S, 3] to [B, h, w, C]."""
         defaults = {"include_top": False, "weights": None, "name": self.name}
-        shape = (self.image_size, self.image_size, 3)
-        build = getattr(keras.applications, self.application)
-        return build(input_shape=shape, **defaults | arguments)
+        defaults |= {"input_shape": (self.image_size, self.image_size, 3)}
+        return getattr(keras.applications, self.application)(**defaults | arguments)
 
 
 # keras.applications scales MobileNetV2's input to -1..1 (mode "tf"), and DenseNet's to 0..1, then
@@ -70,8 +67,8 @@ class Backbone:
     digest: str  # see `weights_digest`
 
 
-class NoClassifier(UserError):
-    """The network with its thousand-class top cannot be had here."""
+class NoWeights(UserError):
+    """Weights cannot be had here, or from one source; the message says why."""
 
 
 def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
@@ -111,7 +108,7 @@ def load_backbone(
     for load in sources:
         try:
             origin = load(spec, model)
-        except _NotHere as reason:
+        except NoWeights as reason:
             failures.append(str(reason))
             continue
         if digest in (None, found := weights_digest(model)):
@@ -133,30 +130,25 @@ def load_backbone(
 def load_classifier(spec: BackboneSpec) -> keras.Model:
     """The network with its ImageNet top: scaled float32 [B, S, S, 3] to probabilities [B, 1000].
 
-    Raises `NoClassifier` where neither `NUTCLF_WEIGHTS` nor Keras has its weights.
+    Raises `NoWeights` where neither `NUTCLF_WEIGHTS` nor Keras has its weights.
     """
     folder, name = os.environ.get("NUTCLF_WEIGHTS"), spec.weights_file.replace("_no_top", "")
     what = f"1000-class {spec.application}"
     if folder and (file := Path(folder) / name).is_file():
         return _load_weights_file(spec.build(include_top=True), file, what)
     try:
-        return fetch_from_keras(lambda: spec.build(include_top=True, weights="imagenet", name=None))
-    except OSError as error:
+        return fetch_from_keras(spec, f"the {what}", include_top=True)
+    except NoWeights as error:
         beside = f" and {folder} holds no {name}" if folder else ""
-        raise NoClassifier(
-            f"Keras could not fetch the {what} ({error}){beside}; connect to the internet, or put "
-            f"{name} into NUTCLF_WEIGHTS."
+        raise NoWeights(
+            f"{error}{beside}; connect to the internet, or put {name} into NUTCLF_WEIGHTS."
         ) from error
-
-
-class _NotHere(Exception):
-    """Weights cannot be had from one source; the message says why."""
 
 
 def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
     folder = os.environ.get("NUTCLF_WEIGHTS")
     if not folder:
-        raise _NotHere("NUTCLF_WEIGHTS is not set")
+        raise NoWeights("NUTCLF_WEIGHTS is not set")
     if not Path(folder).is_dir():
         raise UserError(
             f"NUTCLF_WEIGHTS names {folder!r}, which is not a folder; name the folder that holds "
@@ -164,7 +156,7 @@ def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
         )
     path = Path(folder) / spec.weights_file
     if not path.is_file():  # the folder may hold the other network only
-        raise _NotHere(f"{folder} holds no {spec.weights_file}")
+        raise NoWeights(f"{folder} holds no {spec.weights_file}")
     _load_weights_file(model, path, f"{spec.application} (no top, {spec.image_size} pixels)")
     return path.name
 
@@ -185,26 +177,22 @@ def _load_weights_file(model: keras.Model, path: Path, what: str) -> keras.Model
 
 
 def _from_keras(spec: BackboneSpec, model: keras.Model) -> str:
-    try:
-        # At its own size: Keras has other weights for MobileNetV2 at other sizes.
-        own = BACKBONES[spec.name]
-        donor = fetch_from_keras(lambda: own.build(weights="imagenet", name=None))
-    except OSError as error:
-        raise _NotHere(f"Keras could not fetch them ({error})") from error
+    # At its own size: Keras has other weights for MobileNetV2 at other sizes.
+    donor = fetch_from_keras(BACKBONES[spec.name], "them")
     model.set_weights(donor.get_weights())
     return "keras.applications imagenet"
 
 
-def fetch_from_keras(build: Callable[[], keras.Model]) -> keras.Model:
-    """A model whose weights Keras takes from its cache, or downloads; else a short OSError."""
+def fetch_from_keras(spec: BackboneSpec, what: str, **arguments) -> keras.Model:
+    """The network with weights that Keras takes from its cache, or downloads; else `NoWeights`."""
     announces, timeout = keras.config.is_interactive_logging_enabled(), socket.getdefaulttimeout()
     keras.config.disable_interactive_logging()  # Keras would print the address
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)  # Keras sets none: it might wait for ever
+    socket.setdefaulttimeout(20)  # seconds; Keras sets none and might wait for ever
     try:
-        return build()
+        return spec.build(weights="imagenet", name=None, **arguments)
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        # The address is long, and always the same.
-        raise OSError(str(error).strip().rsplit(" -- ", 1)[-1][:200]) from error
+        reason = str(error).strip().rsplit(" -- ", 1)[-1][:200]  # without the long address
+        raise NoWeights(f"Keras could not fetch {what} ({reason})") from error
     finally:
         socket.setdefaulttimeout(timeout)
         if announces:
@@ -215,7 +203,7 @@ def from_package(spec: BackboneSpec, model: keras.Model) -> str:
     """Fills `model` with the weights shipped beside this file; the origin for the records."""
     file = Path(__file__).with_name(spec.weights_file.replace(".weights.h5", ".npz"))
     if not file.is_file():
-        raise _NotHere("none are shipped with this package")
+        raise NoWeights("none are shipped with this package")
     load_packed(model, file)
     return f"shipped {file.name}"
 

@@ -6,10 +6,7 @@ import keras
 
 
 def trunk(backbone: keras.Model) -> keras.Model:
-    """`backbone` followed by global average pooling: scaled images [B, S, S, 3] to vectors [B, C].
-
-    The pooling is the last possible cut: behind it only the head is left.
-    """
+    """`backbone` and average pooling, the last possible cut: scaled [B, S, S, 3] to [B, C]."""
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)
     return keras.Model(backbone.input, pooled, name="trunk")
 
@@ -39,10 +36,7 @@ def between(model: keras.Model, start: int, stop: int) -> keras.Model:
 
 
 def cut_for_depth(model: keras.Model, n_unfrozen: int) -> int:
-    """The latest cut point of a trunk such that all layers that train lie behind it.
-
-    Those are the last `n_unfrozen` layers before the pooling.
-    """
+    """The latest cut point before the last `n_unfrozen` layers, pooling not counted, of a trunk."""
     first_trainable = len(model.layers) - 1 - n_unfrozen
     # Layers without weights may stay in the prefix: nothing in them trains.
     while first_trainable < len(model.layers) and not model.layers[first_trainable].weights:

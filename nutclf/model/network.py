@@ -16,8 +16,7 @@ HEAD_LAYERS = ("hidden", "dropout", "probabilities")
 class _StillBatchNormalization(keras.layers.BatchNormalization):
     """Trains gamma and beta, and leaves the pretrained statistics alone, also under `fit`.
 
-    In a Functional model Keras overrides an explicit `bn(x, training=False)` inside `fit`; saying
-    it in `call` holds. Only the training graph has this class: what is saved is stock Keras.
+    There Keras overrides an explicit `bn(x, training=False)`. What is saved is stock Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -30,10 +29,7 @@ def _clone(layer: keras.Layer, batch_norm: str) -> keras.Layer:
 
 
 def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
-    """The published head: Dense 256 relu, dropout, softmax over the classes.
-
-    Every random number of it comes from `seed`: two heads made alike start and drop alike.
-    """
+    """The published head: Dense, dropout, softmax; all its random numbers come from `seed`."""
     glorot, dense = keras.initializers.GlorotUniform, keras.layers.Dense
     hidden = dense(HEAD_UNITS, "relu", kernel_initializer=glorot(seed), name="hidden")(pooled)
     dropped = keras.layers.Dropout(dropout_rate, seed=seed, name="dropout")(hidden)

@@ -40,13 +40,12 @@ def runner(blob: bytes) -> Runner:
     with native_messages_hidden():  # it announces its kernels
         interpreter = Interpreter(model_content=blob, num_threads=n_threads())
         interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
-    index, dtype = entry["index"], entry["dtype"]
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def run(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(index, image.astype(dtype, copy=False))
+        interpreter.set_tensor(taken["index"], image.astype(taken["dtype"], copy=False))
         interpreter.invoke()
-        return interpreter.get_tensor(exit_)
+        return interpreter.get_tensor(given["index"])
 
     return run
 

@@ -30,7 +30,7 @@ from nutclf.ladder.climb import (
     notes_on,
     rows_of_names,
 )
-from nutclf.model.backbones import NoClassifier, find_spec
+from nutclf.model.backbones import NoWeights, find_spec
 from nutclf.track.models import load_metadata
 from nutclf.track.registry import model_uri
 from nutclf.track.store import Store
@@ -217,7 +217,7 @@ def test_another_walk_has_runs_of_its_own_and_the_same_figures(
     """Its first fit and the puzzle only, and rung 1 left out for want of weights."""
 
     def no_classifier(spec):
-        raise NoClassifier("no weights here.")
+        raise NoWeights("no weights here.")
 
     monkeypatch.setattr(module, "RUNGS", RUNGS[:1])
     monkeypatch.setattr(module, "BASELINES", {})

@@ -7,7 +7,7 @@ from nutclf.errors import UserError
 from nutclf.model import backbones
 from nutclf.model.backbones import (
     BACKBONES,
-    NoClassifier,
+    NoWeights,
     find_spec,
     load_backbone,
     load_classifier,
@@ -105,8 +105,8 @@ def own_weights(monkeypatch, tmp_path, mobilenetv2):
 def no_network(monkeypatch, tmp_path):
     """Keras has nothing in its cache, and reaches nobody."""
 
-    def fail(build):
-        raise OSError("no network")
+    def fail(spec, what):
+        raise NoWeights(f"Keras could not fetch {what} (no network)")
 
     monkeypatch.setattr(backbones, "fetch_from_keras", fail)
 
@@ -153,7 +153,7 @@ def test_without_weights_and_network_it_is_said_what_is_missing(monkeypatch, tmp
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path))
-    with pytest.raises(NoClassifier) as caught:
+    with pytest.raises(NoWeights) as caught:
         load_classifier(find_spec("mobilenetv2"))
     assert f"{tmp_path} holds no mobilenet_v2_1.0_224.weights.h5" in str(caught.value)
     assert str(caught.value).endswith("put mobilenet_v2_1.0_224.weights.h5 into NUTCLF_WEIGHTS.")
@@ -165,7 +165,7 @@ def test_a_file_that_holds_something_else_is_a_mistake_not_an_absence(monkeypatc
     monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError, match="does not hold the weights of 1000-class Mob") as caught:
         load_classifier(find_spec("mobilenetv2"))
-    assert not isinstance(caught.value, NoClassifier)
+    assert not isinstance(caught.value, NoWeights)
 
 
 @pytest.mark.photographs

@@ -36,10 +36,9 @@ from nutclf.train.workbench import FitResult, Workbench
 
 EXPERIMENTS = {"photographs": "nutclf-ladder", "drawn": "nutclf-ladder-drawn"}
 """By kind of data: drawn results never mix with real ones, nor rungs with trials."""
-SEED = 0
-LEARNING_RATE = 1e-3
-"""The publication names none. Keras' default for Adam gives its rung 2: train accuracy 0.32, 0.64,
-0.72 here; with 3e-4 it would be 0.19, 0.43, 0.57."""
+SEED, LEARNING_RATE = 0, 1e-3
+"""The publication names no rate. Keras' default for Adam gives its rung 2: train accuracy 0.32,
+0.64, 0.72 here; with 3e-4 it would be 0.19, 0.43, 0.57."""
 PUBLISHED_BACKBONE = "mobilenetv2"
 PUBLISHED_PARAMETERS = {0: 330_506, 4: 743_306}
 """Trainable parameters by unfrozen layers, of that backbone with ten classes."""
@@ -214,8 +213,7 @@ def classify(spec: BackboneSpec, classifier: keras.Model, pixels: np.ndarray) ->
 
 def class_names() -> list[str]:
     """The 1000 names of ILSVRC 2012, by index; "crane" and "maillot" each name two classes."""
-    file = files("nutclf.model") / "imagenet_classes.txt"
-    return file.read_text(encoding="utf-8").splitlines()
+    return (files("nutclf.model") / "imagenet_classes.txt").read_text("utf-8").splitlines()
 
 
 def count_names(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]) -> Names:
@@ -346,9 +344,8 @@ def run_baseline(
     )
     facts = {"model": name, "seed": SEED, "backbone": bench.config.backbone, "features": "pooled"}
     run.params(facts | {"n_features": of_train.shape[1]})
-    classifier, examples = BASELINES[name](SEED), (of_train, train.labels)
-    title, rows = f"{name} on frozen features", []
-    judged = judge(classifier, examples, folds, of_valid, len(classes))
+    examples, title, rows = (of_train, train.labels), f"{name} on frozen features", []
+    judged = judge(BASELINES[name](SEED), examples, folds, of_valid, len(classes))
     for split, label, images, y_prob, fold in (
         ("valid", "valid accuracy", valid, judged.valid, None),
         ("cv", f"{folds.max() + 1}-fold accuracy", train, judged.held_out, folds),

@@ -165,10 +165,9 @@ def gallery(
         low, high = (rate := Rate(found.right, found.n)).interval
         below = f"accuracy {rate.share:.2f}  ({low:.2f}-{high:.2f})\n{found.verdict}"
         ax.set_xlabel(below, loc="left", size=10, color=figures.INK)
-    # Named at the first panel only: the classes of all are the same.
     panels[0].set_yticks(np.arange(len(classes)) + 0.5, classes, rotation=0, fontsize=9, **plain)
     panels[0].set_ylabel("true", color=figures.MUTED)
     title = "One model, one test split: how a good network gets a near-random matrix"
-    detail = f"verdicts against the claimed accuracy, {_CLAIMED}; 95% Wilson intervals"
-    figures.finish(figure, title, f"{detail}; columns predicted, in the order of the rows")
+    detail = f"verdicts against the claimed {_CLAIMED}; 95% Wilson intervals; columns predicted"
+    figures.finish(figure, title, detail)
     return figure

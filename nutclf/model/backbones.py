@@ -128,10 +128,7 @@ def load_backbone(
 
 
 def load_classifier(spec: BackboneSpec) -> keras.Model:
-    """The network with its ImageNet top: scaled float32 [B, S, S, 3] to probabilities [B, 1000].
-
-    Raises `NoWeights` where neither `NUTCLF_WEIGHTS` nor Keras has its weights.
-    """
+    """A network with its ImageNet top: scaled float32 [B, S, S, 3] to [B, 1000], or `NoWeights`."""
     folder, name = os.environ.get("NUTCLF_WEIGHTS"), spec.weights_file.replace("_no_top", "")
     what = f"1000-class {spec.application}"
     if folder and (file := Path(folder) / name).is_file():

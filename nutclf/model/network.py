@@ -9,7 +9,6 @@ import numpy as np
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone, BackboneSpec
 
-HEAD_UNITS = 256  # the published head
 HEAD_LAYERS = ("hidden", "dropout", "probabilities")
 
 
@@ -31,7 +30,7 @@ def _clone(layer: keras.Layer, batch_norm: str) -> keras.Layer:
 def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
     """The published head: Dense, dropout, softmax; all its random numbers come from `seed`."""
     glorot, dense = keras.initializers.GlorotUniform, keras.layers.Dense
-    hidden = dense(HEAD_UNITS, "relu", kernel_initializer=glorot(seed), name="hidden")(pooled)
+    hidden = dense(256, "relu", kernel_initializer=glorot(seed), name="hidden")(pooled)
     dropped = keras.layers.Dropout(dropout_rate, seed=seed, name="dropout")(hidden)
     last = dense(n_classes, "softmax", kernel_initializer=glorot(seed + 1), name="probabilities")
     return last(dropped)

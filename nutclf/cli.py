@@ -197,8 +197,7 @@ def ladder(
 ) -> None:
     """Climb the published ladder; print its values beside ours."""
     quiet()
-    from nutclf.ladder.climb import EXPERIMENTS, climb
-    from nutclf.ladder.rungs import SEED
+    from nutclf.ladder.climb import EXPERIMENTS, SEED, climb
     from nutclf.model.backbones import find_spec, load_backbone
     from nutclf.search.driver import DRAWN_SIZE
 

@@ -141,12 +141,11 @@ def lively():
 
     A freshly drawn network puts out 1e-11 for every image: any two of its results are close.
     """
-    from nutclf.model.backbones import Backbone, find_spec, weights_digest
-    from nutclf.model.packed import SHIPPED, load_packed
+    from nutclf.model.backbones import Backbone, find_spec, from_package, weights_digest
 
     spec = find_spec("mobilenetv2", 96)
     model = spec.build()
-    load_packed(model, SHIPPED)
+    from_package(spec, model)
     return Backbone(spec, model, "shipped", weights_digest(model))
 
 

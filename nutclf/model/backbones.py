@@ -4,102 +4,78 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
+import numpy as np
 
 from nutclf.errors import UserError
-
-DOWNLOAD_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What the project knows of one network before it is built.
+    """What the project knows of one network before it is built."""
 
-    Attributes:
-      name: as used in configs and records.
-      application: constructor in `keras.applications`.
-      image_size: side of the square input, pixels.
-      scale, offset: a channel's input is `pixel * scale + offset`, for pixels 0..255.
-      weights_file: file name looked for in the folder `NUTCLF_WEIGHTS`.
-      shipped_file: packed weights in this package, used when no others can be had; "" for none.
-    """
-
-    name: str
-    application: str
-    image_size: int
-    scale: tuple[float, ...]
+    name: str  # in configs and records
+    application: str  # its constructor in `keras.applications`
+    image_size: int  # side of the square input, pixels
+    scale: tuple[float, ...]  # a channel's input is `pixel * scale + offset`, for pixels 0..255
     offset: tuple[float, ...]
-    weights_file: str
-    shipped_file: str = ""
+    weights_file: str  # in the folder `NUTCLF_WEIGHTS`; as .npz it may be shipped beside this file
 
     def build(self, **arguments) -> keras.Model:
         """The network, by default without its top: scaled float32 [B, S, S, 3] to [B, h, w, C]."""
         defaults = {"include_top": False, "weights": None, "name": self.name}
-        shape = (self.image_size, self.image_size, 3)
-        build = getattr(keras.applications, self.application)
-        return build(input_shape=shape, **defaults | arguments)
+        defaults |= {"input_shape": (self.image_size, self.image_size, 3)}
+        return getattr(keras.applications, self.application)(**defaults | arguments)
 
 
-# keras.applications.densenet scales to 0..1, then by the ImageNet mean and deviation ("torch").
+# keras.applications scales MobileNetV2's input to -1..1 (mode "tf"), and DenseNet's to 0..1, then
+# by the ImageNet mean and deviation ("torch").
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 BACKBONES = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            name="mobilenetv2",
-            application="MobileNetV2",
-            image_size=224,
-            # keras.applications.mobilenet_v2 scales to -1..1 (mode "tf").
-            scale=(1 / 127.5,) * 3,
-            offset=(-1.0,) * 3,
-            weights_file="mobilenet_v2_1.0_224_no_top.weights.h5",
-            shipped_file="mobilenet_v2_1.0_224_no_top.npz",
-        ),
-        BackboneSpec(
-            name="densenet169",
-            application="DenseNet169",
-            image_size=224,
-            scale=tuple(1 / (255 * deviation) for deviation in _DEVIATION),
-            offset=tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
-            weights_file="densenet169_no_top.weights.h5",
-        ),
-    )
+    "mobilenetv2": BackboneSpec(
+        name="mobilenetv2",
+        application="MobileNetV2",
+        image_size=224,
+        scale=(1 / 127.5,) * 3,
+        offset=(-1.0,) * 3,
+        weights_file="mobilenet_v2_1.0_224_no_top.weights.h5",
+    ),
+    "densenet169": BackboneSpec(
+        name="densenet169",
+        application="DenseNet169",
+        image_size=224,
+        scale=tuple(1 / (255 * deviation) for deviation in _DEVIATION),
+        offset=tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
+        weights_file="densenet169_no_top.weights.h5",
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A built network with its weights, and where those came from.
-
-    Attributes:
-      spec: what it is.
-      model: maps scaled float32 [B, S, S, 3] to features; its weights are never changed.
-      origin: one phrase for the records, e.g. the weights' file name.
-      digest: sha256 of all weight arrays in order, hexadecimal.
-    """
+    """A built network with its weights, and where those came from."""
 
     spec: BackboneSpec
-    model: keras.Model
-    origin: str
-    digest: str
+    model: keras.Model  # scaled float32 [B, S, S, 3] to features; its weights are never changed
+    origin: str  # of the weights, for the records: e.g. their file name
+    digest: str  # see `weights_digest`
+
+
+class NoWeights(UserError):
+    """Weights cannot be had here, or from one source; the message says why."""
 
 
 def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
-    """The network called `name`, at another image size than its own if one is given.
-
-    Raises:
-      UserError: the name is unknown; the message lists the known ones.
-    """
+    """The network called `name`, at its own image size or another; `UserError` if unknown."""
     if name not in BACKBONES:
         raise UserError(f"Unknown backbone {name!r}; known are {', '.join(sorted(BACKBONES))}.")
-    spec = BACKBONES[name]
-    return spec if image_size is None else replace(spec, image_size=image_size)
+    return replace(BACKBONES[name], image_size=image_size or BACKBONES[name].image_size)
 
 
 def load_backbone(
@@ -109,18 +85,11 @@ def load_backbone(
     digest: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Backbone:
-    """Builds a network and fills in its weights.
+    """Builds a network and fills in its weights, or "random" ones for tests of the machinery.
 
-    Weights are looked for in the folder `NUTCLF_WEIGHTS`, then in Keras' cache and download, then
-    (MobileNetV2) in this package.
-
-    Args:
-      name: a key of `BACKBONES`.
-      weights: "pretrained", or "random" for tests of the machinery: that network has seen nothing.
-      image_size: side of the input, pixels; None is the network's own.
-      digest: of the weights that a study was begun with; those are taken wherever they are, and
-        the first ones found where they are nowhere.
-      say: takes a line where the shipped weights are used.
+    They are looked for in the folder `NUTCLF_WEIGHTS`, then in Keras' cache and download, then
+    (MobileNetV2) in this package. Those with the `digest` that a study began with are taken
+    wherever they are; where they are nowhere, the first ones found.
 
     Raises:
       UserError: unknown name; weights that fit another network; none to be had.
@@ -131,17 +100,24 @@ def load_backbone(
     if weights == "random":
         keras.utils.set_random_seed(0)  # the same in the driver and in each worker
         model = spec.build()
-        return Backbone(spec, model, "random", weights_digest(model))
+        return Backbone(spec, model, weights, weights_digest(model))
     model, failures = spec.build(), []
-    for load in _SOURCES if digest is None else _SOURCES_KNOWN:
+    sources = [_from_folder, _from_keras, from_package]
+    if digest is not None:  # a study that began with the shipped weights needs no download
+        sources = [_from_folder, from_package, _from_keras]
+    for load in sources:
         try:
             origin = load(spec, model)
-        except _NotHere as reason:
+        except NoWeights as reason:
             failures.append(str(reason))
             continue
         if digest in (None, found := weights_digest(model)):
-            if load is _from_package:
-                say(_SHIPPED_NOTE.format("; ".join(failures) or "the study began with them"))
+            if load is from_package:
+                say(
+                    "Weights: the ImageNet weights shipped with this package "
+                    f"({'; '.join(failures) or 'the study began with them'}). For Keras' own, "
+                    "connect to the internet, or set NUTCLF_WEIGHTS, before a study begins."
+                )
             return Backbone(spec, model, origin, found)
     if digest is not None:  # whoever compares digests has the sentence for it
         return load_backbone(name, weights, image_size, say=say)
@@ -151,14 +127,25 @@ def load_backbone(
     )
 
 
-class _NotHere(Exception):
-    """Weights cannot be had from one source; the message says why."""
+def load_classifier(spec: BackboneSpec) -> keras.Model:
+    """A network with its ImageNet top: scaled float32 [B, S, S, 3] to [B, 1000], or `NoWeights`."""
+    folder, name = os.environ.get("NUTCLF_WEIGHTS"), spec.weights_file.replace("_no_top", "")
+    what = f"1000-class {spec.application}"
+    if folder and (file := Path(folder) / name).is_file():
+        return _load_weights_file(spec.build(include_top=True), file, what)
+    try:
+        return fetch_from_keras(spec, f"the {what}", include_top=True)
+    except NoWeights as error:
+        beside = f" and {folder} holds no {name}" if folder else ""
+        raise NoWeights(
+            f"{error}{beside}; connect to the internet, or put {name} into NUTCLF_WEIGHTS."
+        ) from error
 
 
 def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
     folder = os.environ.get("NUTCLF_WEIGHTS")
     if not folder:
-        raise _NotHere("NUTCLF_WEIGHTS is not set")
+        raise NoWeights("NUTCLF_WEIGHTS is not set")
     if not Path(folder).is_dir():
         raise UserError(
             f"NUTCLF_WEIGHTS names {folder!r}, which is not a folder; name the folder that holds "
@@ -166,22 +153,18 @@ def _from_folder(spec: BackboneSpec, model: keras.Model) -> str:
         )
     path = Path(folder) / spec.weights_file
     if not path.is_file():  # the folder may hold the other network only
-        raise _NotHere(f"{folder} holds no {spec.weights_file}")
-    load_weights_file(model, path, f"{spec.application} (no top, {spec.image_size} pixels)")
+        raise NoWeights(f"{folder} holds no {spec.weights_file}")
+    _load_weights_file(model, path, f"{spec.application} (no top, {spec.image_size} pixels)")
     return path.name
 
 
-def load_weights_file(model: keras.Model, path: Path, what: str) -> None:
-    """Fills a model from a `.weights.h5` file.
-
-    Raises:
-      UserError: the file holds something else than `what`.
-    """
+def _load_weights_file(model: keras.Model, path: Path, what: str) -> keras.Model:
     try:
         with warnings.catch_warnings():
             # Keras warns once for each of a hundred layers before it raises for all of them.
             warnings.simplefilter("ignore", UserWarning)
             model.load_weights(path)
+        return model
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
@@ -191,67 +174,65 @@ def load_weights_file(model: keras.Model, path: Path, what: str) -> None:
 
 
 def _from_keras(spec: BackboneSpec, model: keras.Model) -> str:
-    try:
-        # At its own size: Keras has other weights for MobileNetV2 at other sizes.
-        own = BACKBONES[spec.name]
-        donor = fetch_from_keras(lambda: own.build(weights="imagenet", name=None))
-    except OSError as error:
-        raise _NotHere(f"Keras could not fetch them ({error})") from error
+    # At its own size: Keras has other weights for MobileNetV2 at other sizes.
+    donor = fetch_from_keras(BACKBONES[spec.name], "them")
     model.set_weights(donor.get_weights())
     return "keras.applications imagenet"
 
 
-def fetch_from_keras(build: Callable[[], keras.Model]) -> keras.Model:
-    """A model whose weights Keras takes from its cache, or downloads.
-
-    Raises:
-      OSError: it could not; the message is short.
-    """
-    announces = keras.config.is_interactive_logging_enabled()
+def fetch_from_keras(spec: BackboneSpec, what: str, **arguments) -> keras.Model:
+    """The network with weights that Keras takes from its cache, or downloads; else `NoWeights`."""
+    announces, timeout = keras.config.is_interactive_logging_enabled(), socket.getdefaulttimeout()
     keras.config.disable_interactive_logging()  # Keras would print the address
+    socket.setdefaulttimeout(20)  # seconds; Keras sets none and might wait for ever
     try:
-        with socket_timeout(DOWNLOAD_TIMEOUT_S):
-            return build()
+        return spec.build(weights="imagenet", name=None, **arguments)
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        # The address is long, and always the same.
-        raise OSError(str(error).strip().rsplit(" -- ", 1)[-1][:200]) from error
+        reason = str(error).strip().rsplit(" -- ", 1)[-1][:200]  # without the long address
+        raise NoWeights(f"Keras could not fetch {what} ({reason})") from error
     finally:
+        socket.setdefaulttimeout(timeout)
         if announces:
             keras.config.enable_interactive_logging()
 
 
-def _from_package(spec: BackboneSpec, model: keras.Model) -> str:
-    from nutclf.model.packed import load_packed
-
-    if not spec.shipped_file:
-        raise _NotHere("none are shipped with this package")
-    load_packed(model, Path(__file__).parent / spec.shipped_file)
-    return f"shipped {spec.shipped_file}"
-
-
-_SOURCES = (_from_folder, _from_keras, _from_package)
-# A study that began with the shipped weights goes on with them without a download.
-_SOURCES_KNOWN = (_from_folder, _from_package, _from_keras)
-_SHIPPED_NOTE = (
-    "Weights: the ImageNet weights shipped with this package ({}). For Keras' own, connect to the "
-    "internet, or set NUTCLF_WEIGHTS, before a study begins."
-)
+def from_package(spec: BackboneSpec, model: keras.Model) -> str:
+    """Fills `model` with the weights shipped beside this file; the origin for the records."""
+    file = Path(__file__).with_name(spec.weights_file.replace(".weights.h5", ".npz"))
+    if not file.is_file():
+        raise NoWeights("none are shipped with this package")
+    load_packed(model, file)
+    return f"shipped {file.name}"
 
 
-@contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """Keras' download has no timeout of its own: a silent network would hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+def load_packed(model: keras.Model, path: Path) -> None:
+    """Fills `model` from an .npz file of arrays by weight path, exact to the bit.
+
+    An array of at most 256 different values, as in Google's 8-bit MobileNetV2, is packed as a
+    `.palette` of them and `.indices`, one byte a number. A file that is missing, damaged or of
+    another network is a `UserError` and leaves `model` unchanged.
+    """
     try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+        # Opened here: on a damaged file, `np.load` would leave its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            values = [
+                arrays[weight.path]
+                if weight.path in arrays
+                else arrays[weight.path + ".palette"][arrays[weight.path + ".indices"]]
+                for weight in model.weights
+            ]
+        for weight, value in zip(model.weights, values, strict=True):
+            if tuple(weight.shape) != value.shape:
+                raise ValueError(f"{weight.path} has shape {value.shape}")
+    except (OSError, EOFError, BadZipFile, zlib.error, ValueError, LookupError, TypeError) as error:
+        reason = str(error).strip().strip("'\"")[:200]
+        raise UserError(
+            f"{path} does not hold the packed weights of {model.name} ({reason}); fetch the file "
+            "again from the repository."
+        ) from error
+    model.set_weights(values)
 
 
 def weights_digest(model: keras.Model) -> str:
     """sha256 of all weight arrays of a model in order, hexadecimal."""
-    digest = hashlib.sha256()
-    for value in model.get_weights():
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(value.tobytes() for value in model.get_weights())).hexdigest()

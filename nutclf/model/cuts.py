@@ -1,13 +1,12 @@
 """Where a network can be cut in two: layers through which every path from input to output runs."""
 
+from itertools import accumulate
+
 import keras
 
 
 def trunk(backbone: keras.Model) -> keras.Model:
-    """`backbone` followed by global average pooling: scaled images [B, S, S, 3] to vectors [B, C].
-
-    The pooling is the last possible cut: behind it only the head is left.
-    """
+    """`backbone` and average pooling, the last possible cut: scaled [B, S, S, 3] to [B, C]."""
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)
     return keras.Model(backbone.input, pooled, name="trunk")
 
@@ -18,50 +17,26 @@ def cut_points(model: keras.Model) -> list[int]:
     `model.layers` is in topological order, so layer i is such a layer exactly when nothing before
     it is read by anything behind it. Works for any Functional model with one input and one output.
     """
-    position = {layer.name: i for i, layer in enumerate(model.layers)}
-    last_reader = list(range(len(model.layers)))
-    for i, layer in enumerate(model.layers):
-        for producer in _producers(model, layer):
-            last_reader[position[producer]] = max(last_reader[position[producer]], i)
-    cuts, reach = [], 0
-    for i in range(len(model.layers)):
-        if reach <= i:
-            cuts.append(i)
-        reach = max(reach, last_reader[i])
-    return cuts
-
-
-def _producers(model: keras.Model, layer: keras.Layer) -> set[str]:
-    """Names of the layers whose outputs `layer` reads inside `model`."""
+    layers = model.layers
+    position = {layer.name: i for i, layer in enumerate(layers)}
     nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    return {
-        tensor._keras_history.operation.name
-        for node in layer._inbound_nodes
-        if id(node) in nodes
-        for tensor in node.input_tensors
-    }
+    last_reader = list(range(len(layers)))
+    for i, layer in enumerate(layers):
+        # A layer may be used elsewhere too: only the nodes of this model count.
+        for node in (node for node in layer._inbound_nodes if id(node) in nodes):
+            for tensor in node.input_tensors:
+                last_reader[position[tensor._keras_history.operation.name]] = i
+    reach = accumulate([0, *last_reader], max)  # how far what lies before each layer is read
+    return [i for i, far in zip(range(len(layers)), reach, strict=False) if far <= i]
 
 
 def between(model: keras.Model, start: int, stop: int) -> keras.Model:
-    """The part of `model` behind layer `start` up to and with layer `stop`, sharing its weights.
-
-    Args:
-      model: a Functional model.
-      start, stop: positions from `cut_points(model)`, start < stop.
-    """
+    """The part of `model` behind cut point `start` up to and with `stop`, sharing its weights."""
     return keras.Model(model.layers[start].output, model.layers[stop].output)
 
 
 def cut_for_depth(model: keras.Model, n_unfrozen: int) -> int:
-    """The latest cut point of a trunk before which nothing trains.
-
-    Args:
-      model: made by `trunk`; its last layer is the pooling, which does not count.
-      n_unfrozen: layers that train, counted from the backbone's output end.
-
-    Returns:
-      A position from `cut_points(model)`; all trainable layers lie behind it.
-    """
+    """The latest cut point before the last `n_unfrozen` layers, pooling not counted, of a trunk."""
     first_trainable = len(model.layers) - 1 - n_unfrozen
     # Layers without weights may stay in the prefix: nothing in them trains.
     while first_trainable < len(model.layers) and not model.layers[first_trainable].weights:

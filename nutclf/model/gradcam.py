@@ -12,17 +12,13 @@ def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> n
     gradient of the softmax vanishes when the network is sure.
 
     Args:
-      model: stock Keras, flat or with its backbone nested; ends in a pooling (or flattening) layer
-        and dense layers, the last of them the softmax.
-      pixels: what the model takes, [N, S, S, 3].
-      class_ids: the class asked about, one an image, int [N].
+      model: ends in a pooling (or flattening) layer and dense layers, the last of them the softmax,
+        else `ValueError`; its backbone may be nested.
+      pixels, class_ids: what the model takes, [N, S, S, 3]; the class asked about, int [N].
 
     Returns:
-      float32 [N, h, w], as coarse as the activation; the largest value of a map is 1, or 0 where
+      float32 [N, h, w], as coarse as the activation; each map's largest value is 1, or 0 where
       nothing raises the score.
-
-    Raises:
-      ValueError: the model has no such layers.
     """
     import tensorflow as tf
 
@@ -40,18 +36,12 @@ def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> n
 
 
 def _pooling(model: keras.Model) -> keras.Layer:
-    """The layer that turns maps [B, h, w, C] into vectors.
-
-    Its input belongs to the outer graph, also where the layer before it is a nested model.
-    """
+    """The layer that turns maps [B, h, w, C] into vectors; its input is of the outer graph."""
     if not isinstance(model.layers[-1], keras.layers.Dense):
         raise ValueError(f"model {model.name!r} does not end in a dense layer")
     for layer in reversed(model.layers):
-        if _rank(layer.output) == 2 and _rank(layer.input) == 4:
+        # Several inputs or outputs of a layer are a list, which has no shape.
+        shapes = (getattr(tensors, "shape", ()) for tensors in (layer.input, layer.output))
+        if [len(shape) for shape in shapes] == [4, 2]:
             return layer
     raise ValueError(f"model {model.name!r} has no layer that pools maps into vectors")
-
-
-def _rank(tensor: object) -> int | None:
-    """None where a layer takes or gives several tensors."""
-    return len(tensor.shape) if isinstance(tensor, keras.KerasTensor) else None

@@ -1,6 +1,7 @@
 """The trainable tail, and the deployable whole that takes raw pixels and is stock Keras."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import keras
 import numpy as np
@@ -8,48 +9,31 @@ import numpy as np
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone, BackboneSpec
 
-HEAD_UNITS = 256  # the published head
 HEAD_LAYERS = ("hidden", "dropout", "probabilities")
 
 
 class _StillBatchNormalization(keras.layers.BatchNormalization):
     """Trains gamma and beta, and leaves the pretrained statistics alone, also under `fit`.
 
-    In a Functional model Keras overrides an explicit `bn(x, training=False)` inside `fit`; saying
-    it in `call` holds. Only the training graph has this class: what is saved is stock Keras.
+    There Keras overrides an explicit `bn(x, training=False)`. What is saved is stock Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
         return super().call(inputs, training=False, mask=mask)
 
 
-def _still(layer: keras.Layer) -> keras.Layer:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return _StillBatchNormalization.from_config(layer.get_config())
-    return _stock(layer)
-
-
-def _stock(layer: keras.Layer) -> keras.Layer:
-    return layer.__class__.from_config(layer.get_config())
-
-
-_CLONES = {"still": _still, "adapt": _stock}
-"""How layers are copied into a tail, by `Recipe.batch_norm`."""
+def _clone(layer: keras.Layer, batch_norm: str) -> keras.Layer:
+    still = batch_norm == "still" and isinstance(layer, keras.layers.BatchNormalization)
+    return (_StillBatchNormalization if still else type(layer)).from_config(layer.get_config())
 
 
 def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
-    """The published head: Dense 256 relu, dropout, softmax over the classes.
-
-    Every random number of it comes from `seed`: two heads made alike start and drop alike.
-    """
-    glorot = keras.initializers.GlorotUniform
-    hidden = keras.layers.Dense(
-        HEAD_UNITS, activation="relu", kernel_initializer=glorot(seed), name="hidden"
-    )(pooled)
+    """The published head: Dense, dropout, softmax; all its random numbers come from `seed`."""
+    glorot, dense = keras.initializers.GlorotUniform, keras.layers.Dense
+    hidden = dense(256, "relu", kernel_initializer=glorot(seed), name="hidden")(pooled)
     dropped = keras.layers.Dropout(dropout_rate, seed=seed, name="dropout")(hidden)
-    return keras.layers.Dense(
-        n_classes, activation="softmax", kernel_initializer=glorot(seed + 1), name="probabilities"
-    )(dropped)
+    last = dense(n_classes, "softmax", kernel_initializer=glorot(seed + 1), name="probabilities")
+    return last(dropped)
 
 
 def build_tail(
@@ -61,29 +45,17 @@ def build_tail(
     seed: int,
     batch_norm: str = "still",
 ) -> keras.Model:
-    """The part of the network that a trial trains, with weights of its own.
+    """The part of the network that a trial trains: what layer `cut` puts out to [B, n_classes].
 
-    Args:
-      trunk: made by `cuts.trunk`; only read.
-      cut: a cut point of it at or before the first trainable layer.
-      n_unfrozen: backbone layers that train, from the output end; 0 trains the head only.
-      n_classes: width of the softmax.
-      dropout_rate: [0, 1).
-      seed: of the head's initial weights and of dropout.
-      batch_norm: "still", or "adapt": see `nutclf.config.Recipe`.
-
-    Returns:
-      A model from what layer `cut` puts out to class probabilities [B, n_classes]. Frozen layers
-      behind the cut are in it, not trainable.
+    It has weights of its own. The last `n_unfrozen` backbone layers and the head are trainable;
+    frozen layers behind the cut are in it too. For `batch_norm` see `nutclf.config.Recipe`.
     """
     features = keras.Input(trunk.layers[cut].output.shape[1:], name="features")
-    last = len(trunk.layers) - 1
-    pooled = features
+    last, pooled = len(trunk.layers) - 1, features
     if cut < last:
         source = cuts.between(trunk, cut, last)
-        part = keras.models.clone_model(
-            source, input_tensors=features, clone_function=_CLONES[batch_norm]
-        )
+        clone = partial(_clone, batch_norm=batch_norm)
+        part = keras.models.clone_model(source, input_tensors=features, clone_function=clone)
         part.set_weights(source.get_weights())
         pooled = part.output
     model = keras.Model(features, add_head(pooled, n_classes, dropout_rate, seed), name="tail")
@@ -104,14 +76,11 @@ def scaling_layer(spec: BackboneSpec) -> keras.Layer:
 
 
 class Deployable:
-    """The whole network, raw pixels to probabilities, built once and refilled for each trial.
+    """The whole network as stock Keras, built once and refilled for each trial.
 
     Building 150 to 600 layers costs seconds and memory that Keras does not give back; the weights
-    are all that differs between trials.
-
-    Attributes:
-      model: stock Keras, RGB 0..255 (uint8 or float) [B, H, W, 3] to probabilities [B, n_classes].
-        It crops the longer side to a square and resizes to the backbone's input by itself.
+    are all that differs between trials. `model` takes RGB 0..255 (uint8 or float) [B, H, W, 3],
+    crops it to a square, resizes it, and gives probabilities [B, n_classes].
     """
 
     def __init__(self, backbone: Backbone, n_classes: int):
@@ -120,18 +89,16 @@ class Deployable:
         pixels = keras.Input((None, None, 3), name="pixels")
         # The operation, not keras.layers.Resizing: that layer's `training` defaults to True and
         # leaks into the layers behind it: a plain `model(x)` would move BatchNorm statistics.
-        side = (spec.image_size, spec.image_size)
+        side = (spec.image_size,) * 2
         resized = keras.ops.image.resize(pixels, side, antialias=True, crop_to_aspect_ratio=True)
         scaled = scaling_layer(spec)(resized)
         self._body = keras.models.clone_model(backbone.model)
         pooled = keras.layers.GlobalAveragePooling2D(name="pool")(self._body(scaled))
         self.model = keras.Model(pixels, add_head(pooled, n_classes, 0.5, 0), name="nutclf")
 
-    def fill(
-        self, tail_weights: Mapping[str, Sequence[np.ndarray]], dropout_rate: float
-    ) -> keras.Model:
-        """Puts a trained tail, by layer name, behind the untouched prefix; returns the whole."""
-        weights = self._original | dict(tail_weights)
+    def fill(self, tail: Mapping[str, Sequence[np.ndarray]], dropout_rate: float) -> keras.Model:
+        """Puts a tail's weights, by layer name, behind the untouched prefix; returns the whole."""
+        weights = self._original | dict(tail)
         for layer in (*self._body.layers, *self.model.layers):
             if layer.name in weights and layer is not self._body:
                 layer.set_weights(weights[layer.name])
@@ -141,11 +108,9 @@ class Deployable:
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """What a small model says of `images`, in their order, without tracing a graph for it."""
-    batches: Sequence[np.ndarray] = [
-        np.asarray(model(images[start : start + batch_size], training=False))
-        for start in range(0, len(images), batch_size)
-    ]
-    return np.concatenate(batches)
+    starts = range(0, len(images), batch_size)
+    batches = (model(images[i : i + batch_size], training=False) for i in starts)
+    return np.concatenate([np.asarray(batch) for batch in batches])
 
 
 def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:

@@ -5,31 +5,30 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from nutclf.model import cuts
 from nutclf.model.backbones import BackboneSpec
 from nutclf.model.network import scaling_layer
 from nutclf.process import n_threads, native_messages_hidden
 
+BATCH_SIZE = 16
+"""Images a call: enough to feed a graphics card, few enough that a batch stays in the cache."""
+
 Forward = Callable[[tf.Tensor], tf.Tensor]
 Runner = Callable[[np.ndarray], np.ndarray]
 """One image [1, ...] to what the network makes of it, [1, ...]."""
+Prefix = Callable[[np.ndarray], np.ndarray]
 
 
-def constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
-    """`forward` as a graph that holds its weights itself; `shape` is that of its one input."""
-    traced = tf.function(forward, jit_compile=False).get_concrete_function(
-        tf.TensorSpec(shape, dtype)
-    )
-    return convert_variables_to_constants_v2(traced)
+def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
+    traced, signature = tf.function(forward, jit_compile=False), tf.TensorSpec(shape, dtype)
+    return convert_variables_to_constants_v2(traced.get_concrete_function(signature))
 
 
 def converter(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> tf.lite.TFLiteConverter:
     """Makes a .tflite file of `forward`, for one image of `shape` at a time."""
-    graph = constant_graph(forward, (1, *shape), dtype)
+    graph = _constant_graph(forward, (1, *shape), dtype)
     # The graph holds its constants itself: there is nothing that the module has to keep alive.
     return tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
 
@@ -41,30 +40,19 @@ def runner(blob: bytes) -> Runner:
     with native_messages_hidden():  # it announces its kernels
         interpreter = Interpreter(model_content=blob, num_threads=n_threads())
         interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
-    index, dtype = entry["index"], entry["dtype"]
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def run(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(index, image.astype(dtype, copy=False))
+        interpreter.set_tensor(taken["index"], image.astype(taken["dtype"], copy=False))
         interpreter.invoke()
-        return interpreter.get_tensor(exit_)
+        return interpreter.get_tensor(given["index"])
 
     return run
 
 
-BATCH_SIZE = 16
-"""Images a call: enough to feed a graphics card, few enough that a batch stays in the cache."""
-
-Prefix = Callable[[np.ndarray], np.ndarray]
-
-
 def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Prefix:
-    """Raw pixels, uint8 [B, S, S, 3], to the output of layer `cut` of `trunk`, float32.
-
-    Cut 0 is the input itself: the result is the scaled pixels.
-    """
-    scaling = scaling_layer(spec)
-    part = cuts.between(trunk, 0, cut) if cut else None
+    """Raw pixels, uint8 [B, S, S, 3], to the output of layer `cut`, float32; 0 only scales them."""
+    scaling, part = scaling_layer(spec), cuts.between(trunk, 0, cut) if cut else None
 
     def forward(pixels: tf.Tensor) -> tf.Tensor:
         scaled = scaling(tf.cast(pixels, tf.float32))
@@ -93,20 +81,7 @@ def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix
     the activations of one image stay in the processor's cache.
     """
     if compiler() == "tensorflow":
-        return _with_tensorflow(forward, shape, dtype)
-    return _with_litert(forward, shape, dtype)
-
-
-def _with_tensorflow(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
-    graph = constant_graph(forward, (None, *shape), dtype)
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        result = graph(tf.constant(batch))
-        return (result[0] if isinstance(result, (list, tuple)) else result).numpy()
-
-    return run
-
-
-def _with_litert(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
+        graph = _constant_graph(forward, (None, *shape), dtype)
+        return lambda batch: graph(tf.constant(batch))[0].numpy()
     one = runner(converter(forward, shape, dtype).convert())
     return lambda batch: np.concatenate([one(image[np.newaxis]) for image in batch])

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from nutclf.ladder.puzzle import (
-    Exhibit,
     diagnose,
     fits_claim,
     gallery,
-    in_another_order,
     pixels_that_become,
     under_other_names,
 )
@@ -123,8 +121,7 @@ def test_an_accuracy_that_the_claim_allows_can_be_repaired_too():
 
 def test_another_order_keeps_the_predictions_and_could_be_repaired():
     y_prob = probabilities_of(good())
-    shuffled = in_another_order(y_prob, 0)
-    assert sorted(shuffled.max(axis=1)) == sorted(y_prob.max(axis=1))
+    shuffled = np.random.default_rng(0).permutation(y_prob)
     found = diagnose(matrix_of(LABELS, shuffled.argmax(axis=1)))
     assert (found.verdict, found.repairable) == ("chance", 47)
     assert "could reach 0.940" in found.sentence(CLASSES)
@@ -137,12 +134,6 @@ def test_other_names_leave_no_class_its_own_and_are_recognised():
     assert all(i != j for i, j in enumerate(found.renaming))
     assert found.sentence(CLASSES).count(" appears as ") == 10
     assert under_other_names(np.eye(2), 5).tolist() == [[0, 1], [1, 0]], "two classes swap"
-
-
-@pytest.mark.parametrize("change", [in_another_order, under_other_names])
-def test_a_mistake_follows_its_seed(change):
-    first, again, other = (change(probabilities_of(good()), seed).tolist() for seed in (0, 0, 1))
-    assert first == again != other
 
 
 def test_white_past_the_scaling_of_mobilenetv2_by_hand():
@@ -161,7 +152,7 @@ def test_the_models_own_scaling_gives_back_what_was_asked_for():
 
 
 def shown(matrix, cause="predictions in shuffled order, labels in folder order"):
-    return Exhibit("key", cause, matrix, diagnose(matrix, draws=99))
+    return cause, matrix, diagnose(matrix, draws=99)
 
 
 @pytest.fixture(scope="module")
@@ -173,18 +164,16 @@ def figure():
     return gallery([shown(matrix) for matrix in matrices], CLASSES)
 
 
-def texts(ax):
-    return [text.get_text() for text in ax.texts if text.get_visible()]
-
-
 def test_each_panel_says_accuracy_and_verdict_and_prints_no_zero(figure):
-    assert texts(figure.axes[0]) == ["5"] * 10 + ["accuracy 1.00  (0.93-1.00)", "consistent"]
-    assert texts(figure.axes[1])[-2:] == ["accuracy 0.00  (0.00-0.07)", "permuted"]
-    assert texts(figure.axes[2])[-2:] == ["accuracy 0.10  (0.04-0.21)", "chance"]
-    at = [text.get_position() for text in figure.axes[1].texts if text.get_text() == "5"]
+    shown = [text for text in figure.axes[1].texts if text.get_text()]
+    assert {text.get_text() for text in shown} == {"5"}
+    at = [text.get_position() for text in shown]
     assert at == [((i + 1) % 10 + 0.5, i + 0.5) for i in range(10)], "row true, column predicted"
-    right, renamed, collapsed, *_ = (ax.texts[-1].get_color() for ax in figure.axes)
-    assert right != renamed == collapsed
+    assert [ax.get_xlabel() for ax in figure.axes[:3]] == [
+        "accuracy 1.00  (0.93-1.00)\nconsistent",
+        "accuracy 0.00  (0.00-0.07)\npermuted",
+        "accuracy 0.10  (0.04-0.21)\nchance",
+    ]
 
 
 def test_nothing_leaves_the_canvas_and_no_panel_touches_another(figure):

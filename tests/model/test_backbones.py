@@ -5,7 +5,13 @@ import pytest
 
 from nutclf.errors import UserError
 from nutclf.model import backbones
-from nutclf.model.backbones import BACKBONES, find_spec, load_backbone
+from nutclf.model.backbones import (
+    BACKBONES,
+    NoWeights,
+    find_spec,
+    load_backbone,
+    load_classifier,
+)
 from nutclf.model.network import scaling_layer
 
 WEIGHTS = os.environ.get("NUTCLF_WEIGHTS")  # read here: no test sees the setting
@@ -99,8 +105,8 @@ def own_weights(monkeypatch, tmp_path, mobilenetv2):
 def no_network(monkeypatch, tmp_path):
     """Keras has nothing in its cache, and reaches nobody."""
 
-    def fail(build):
-        raise OSError("no network")
+    def fail(spec, what):
+        raise NoWeights(f"Keras could not fetch {what} (no network)")
 
     monkeypatch.setattr(backbones, "fetch_from_keras", fail)
 
@@ -141,6 +147,27 @@ def test_weights_that_are_nowhere_any_more_are_not_made_up(own_weights, no_netwo
     assert load_backbone("mobilenetv2", digest="0" * 64).digest == own_weights
 
 
+def test_without_weights_and_network_it_is_said_what_is_missing(monkeypatch, tmp_path):
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path))
+    with pytest.raises(NoWeights) as caught:
+        load_classifier(find_spec("mobilenetv2"))
+    assert f"{tmp_path} holds no mobilenet_v2_1.0_224.weights.h5" in str(caught.value)
+    assert str(caught.value).endswith("put mobilenet_v2_1.0_224.weights.h5 into NUTCLF_WEIGHTS.")
+
+
+def test_a_file_that_holds_something_else_is_a_mistake_not_an_absence(monkeypatch, tmp_path):
+    file = tmp_path / "mobilenet_v2_1.0_224.weights.h5"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match="does not hold the weights of 1000-class Mob") as caught:
+        load_classifier(find_spec("mobilenetv2"))
+    assert not isinstance(caught.value, NoWeights)
+
+
 @pytest.mark.photographs
 @pytest.mark.skipif(not WEIGHTS, reason="NUTCLF_WEIGHTS is not set")
 def test_the_real_weights_load(monkeypatch):
@@ -149,3 +176,18 @@ def test_the_real_weights_load(monkeypatch):
     assert backbone.origin == BACKBONES["mobilenetv2"].weights_file
     variance = np.array(backbone.model.get_layer("Conv_1_bn").moving_variance)
     assert variance.std() > 0.01  # in a fresh network all are 1
+
+
+@pytest.mark.photographs
+@pytest.mark.skipif(not WEIGHTS, reason="NUTCLF_WEIGHTS is not set")
+def test_the_real_classifier_is_the_real_backbone_with_a_top(monkeypatch):
+    monkeypatch.setenv("NUTCLF_WEIGHTS", WEIGHTS)
+    classifier, backbone = (
+        load_classifier(find_spec("mobilenetv2")),
+        load_backbone("mobilenetv2").model,
+    )
+    for layer in backbone.layers[1:]:
+        for mine, its in zip(
+            layer.get_weights(), classifier.get_layer(layer.name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, its)

@@ -8,25 +8,10 @@ import pytest
 import nutclf
 from nutclf.errors import UserError
 from nutclf.model.backbones import load_packed
+from nutclf.model.packed import pack
 
 SHIPPED = Path(nutclf.__file__).parent / "model/mobilenet_v2_1.0_224_no_top.npz"
 WEIGHTS = os.environ.get("NUTCLF_WEIGHTS")  # read here: no test sees the setting
-
-
-def pack(model: keras.Model, path: Path) -> None:
-    """Writes the weights of `model`; equal weights give equal bytes."""
-    arrays = {}
-    for weight in model.weights:
-        value = np.asarray(weight, np.float32)
-        # Compared as bits: as numbers, 0 and -0 would be one value.
-        palette, indices = np.unique(value.view(np.uint32), return_inverse=True)
-        if len(palette) <= 256:
-            arrays[weight.path + ".palette"] = palette.view(np.float32)
-            arrays[weight.path + ".indices"] = indices.reshape(value.shape).astype(np.uint8)
-        else:
-            arrays[weight.path] = value
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
 
 
 def tiny(units=30):

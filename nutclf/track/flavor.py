@@ -23,7 +23,6 @@ _CARRIED = (
     "data/reader.py",
     "evaluate/temperature.py",
     "serve/photographs.py",
-    "serve/recognise.py",
 )
 
 

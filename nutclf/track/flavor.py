@@ -1,7 +1,7 @@
 """One logged model with two interfaces: stock Keras for pixels, and MLflow's own for photographs.
 
 `mlflow.keras.load_model` opens the first, `mlflow.pyfunc.load_model` and MLflow's scoring server
-the second. This module is what MLflow calls a flavor: it can save a model.
+the second. MLflow calls a module that can save a model a flavor.
 """
 
 import shutil
@@ -14,7 +14,6 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map, Object, Property
 
-LOADER = "nutclf.serve.photographs"
 _PACKAGE = Path(__file__).parents[1]
 # What the loader imports of ours. Without any __init__.py: a namespace package gives way to the
 # whole package where that is installed, and serves where it is not.
@@ -27,13 +26,10 @@ _CARRIED = (
 
 
 def save_model(keras_file: Path, path: str, mlflow_model: Model, pip_requirements: list[str]):
-    """Saves a network that is a file already; it is copied, not opened.
+    """Saves a network that is a file called model.keras already; it is copied, not opened.
 
-    Args:
-      keras_file: called model.keras; stock Keras, raw pixels to probabilities [B, n_classes].
-      path: of the folder to write.
-      mlflow_model: its description, completed and written as `MLmodel`.
-      pip_requirements: of both interfaces.
+    Writes the folder `path`, with `mlflow_model`, its description, completed, as `MLmodel`. The
+    requirements are those of both interfaces.
     """
     # As mlflow.keras.save_model describes it; that function takes a network, seconds to open.
     mlflow_model.add_flavor(
@@ -43,7 +39,13 @@ def save_model(keras_file: Path, path: str, mlflow_model: Model, pip_requirement
         keras_backend=keras.backend.backend(),
         save_exported_model=False,
     )
-    mlflow_model.signature = _signature()  # as an argument it asks for an example, in a warning
+    # Base64 text in, one answer each out. As an argument it asks for an example, in a warning.
+    text, number = DataType.string, DataType.double
+    ranked = Object([Property("label", text), Property("confidence", number)])
+    columns = [text, number, Map(number), Array(ranked)]
+    names = ["label", "confidence", "probabilities", "top3"]
+    answer = Schema([ColSpec(*column) for column in zip(columns, names, strict=True)])
+    mlflow_model.signature = ModelSignature(Schema([ColSpec(text, "image")]), answer)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / _PACKAGE.name
         for name in _CARRIED:
@@ -51,22 +53,9 @@ def save_model(keras_file: Path, path: str, mlflow_model: Model, pip_requirement
             shutil.copyfile(_PACKAGE / name, package / name)
         pyfunc.save_model(
             path,
-            loader_module=LOADER,
+            loader_module="nutclf.serve.photographs",  # in every logged model: it stays
             data_path=str(keras_file),
             code_paths=[str(package)],
             mlflow_model=mlflow_model,
             pip_requirements=pip_requirements,
         )
-
-
-def _signature() -> ModelSignature:
-    """Of the interface for photographs: base64 text in, one answer each out."""
-    text, number = DataType.string, DataType.double
-    ranked = Object([Property("label", text), Property("confidence", number)])
-    answer = [
-        ColSpec(text, "label"),
-        ColSpec(number, "confidence"),
-        ColSpec(Map(number), "probabilities"),
-        ColSpec(Array(ranked), "top3"),
-    ]
-    return ModelSignature(Schema([ColSpec(text, "image")]), Schema(answer))

@@ -11,13 +11,11 @@ from nutclf.config import PLATEAU, STEP, WARMUP_LEARNING_RATE, Recipe
 from nutclf.model.network import head_of
 from nutclf.train.features import Features
 
-_MONITOR = "val_cross_entropy"
-_NAMES = {
+_NAMES = {  # Keras' and ours; losses without label smoothing, so that recipes compare
     "cross_entropy": "train_loss",
     "accuracy": "train_accuracy",
     "val_cross_entropy": "valid_loss",
     "val_accuracy": "valid_accuracy",
-    "learning_rate": "learning_rate",
 }
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -30,33 +28,20 @@ class NonFiniteLoss(Exception):
 
 @dataclass(frozen=True)
 class Examples:
-    """What one fit learns from.
+    """What one fit learns from."""
 
-    Attributes:
-      at_cut: features of one split's images where the tail begins.
-      pooled: their pooled features, which the head warms up on; None without a warm-up.
-      rows: which images, int64 [n].
-      labels: class of every image of the split (not of `rows` only), int64 [N].
-    """
-
-    at_cut: Features
-    pooled: Features | None
-    rows: np.ndarray
-    labels: np.ndarray
+    at_cut: Features  # of one split's images where the tail begins
+    pooled: Features | None  # which the head warms up on; None without a warm-up
+    rows: np.ndarray  # which images, int64 [n]
+    labels: np.ndarray  # of every image of the split (not of `rows` only), int64 [N]
 
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a fit.
-
-    Attributes:
-      epochs: a dict an epoch, its keys the values of `_NAMES`. Losses are cross-entropies without
-        label smoothing, so that recipes compare.
-      best_epoch: 1-based; its weights are the ones kept.
-    """
+    """The epochs of a fit: losses (without label smoothing), accuracies and learning rate."""
 
     epochs: list[dict[str, float]]
-    best_epoch: int
+    best_epoch: int  # 1-based; its weights are the ones kept
 
     @property
     def best(self) -> dict[str, float]:
@@ -70,14 +55,9 @@ class Learner:
     Keras traces a training graph for seconds; the folds of one recipe share it.
 
     Args:
-      tail: from `network.build_tail`; its layers' `trainable` flags say what trains.
-      cut: where it begins.
-      recipe: how to train.
+      tail: from `network.build_tail`, for what layer `cut` puts out; its layers' `trainable` flags
+        say what trains. It keeps the weights of the last fit's best epoch.
       seed: of the order of examples.
-
-    Attributes:
-      tail: holds the weights of the last fit's best epoch.
-      n_epochs: passes over the examples, warm-up included.
     """
 
     def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
@@ -101,40 +81,34 @@ class Learner:
         """Trains from the initial state and leaves `tail` with the weights of its best epoch.
 
         Args:
-          train: examples to learn from; epoch e sees view e mod `n_views`.
+          train: epoch e sees view e mod `n_views`, warm-up included.
           valid: features [n, ...] and one-hot labels [n, n_classes], evaluated each epoch.
-          n_views: views of an image that exist.
           better: whether one epoch's figures beat another's.
-          on_epoch: see `OnEpoch`.
 
         Raises:
           NonFiniteLoss: the loss is inf or nan.
         """
         for variable, value in self._initial:
             variable.assign(value)
-        recipe, steps = self.recipe, math.ceil(len(train.rows) / self.recipe.batch_size)
-        if recipe.warmup_epochs:
+        warmup, steps = self.recipe.warmup_epochs, len(train.rows) / self.recipe.batch_size
+        options = {"steps_per_epoch": math.ceil(steps), "shuffle": False, "verbose": 0}
+        if warmup:
             # A random head would wreck the layers below it: it learns first, alone, on vectors.
-            self._models[1].fit(
-                self._batches(train.pooled, train, n_views, range(recipe.warmup_epochs)),
-                epochs=recipe.warmup_epochs,
-                steps_per_epoch=steps,
-                shuffle=False,
-                verbose=0,
-            )
-        epochs = range(recipe.warmup_epochs, self.n_epochs)
+            batches = self._batches(train.pooled, train, n_views, range(warmup))
+            self._models[1].fit(batches, epochs=warmup, **options)
         keeper = _KeepBestEpoch(better, on_epoch)
         self.tail.fit(
-            self._batches(train.at_cut, train, n_views, epochs),
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,
+            self._batches(train.at_cut, train, n_views, range(warmup, self.n_epochs)),
+            epochs=self.recipe.epochs,
             validation_data=valid,
             validation_batch_size=256,
-            callbacks=[keras.callbacks.TerminateOnNaN(), keeper, schedule_callback(recipe)],
-            verbose=0,
+            callbacks=[keras.callbacks.TerminateOnNaN(), keeper, _schedule(self.recipe)],
+            **options,
         )
-        return keeper.finish(self.tail)
+        if not keeper.best_epoch:
+            raise NonFiniteLoss("in the first epoch")
+        self.tail.set_weights(keeper.best_weights)
+        return History(keeper.epochs, keeper.best_epoch)
 
     def _batches(
         self, features: Features, train: Examples, n_views: int, epochs: range
@@ -173,29 +147,22 @@ class _KeepBestEpoch(keras.callbacks.Callback):
     def __init__(self, better: Callable[[dict, dict], bool], on_epoch: OnEpoch):
         super().__init__()
         self._better, self._on_epoch = better, on_epoch
-        self._epochs: list[dict[str, float]] = []
-        self._best_epoch, self._best_weights = 0, None
+        self.epochs: list[dict[str, float]] = []
+        self.best_epoch, self.best_weights = 0, None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        figures = {ours: float(logs[theirs]) for theirs, ours in _NAMES.items()}
         # The rate is read before the schedule, later in the list of callbacks, changes it.
-        seen = logs | {"learning_rate": float(self.model.optimizer.learning_rate)}
-        figures = {ours: float(seen[theirs]) for theirs, ours in _NAMES.items()}
+        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
         weights = self.model.get_weights()
         # ReLU makes 0 of NaN: a network can be destroyed while its loss looks finite.
         whole = all(np.isfinite(weight).all() for weight in weights)
         if not whole or not all(math.isfinite(value) for value in figures.values()):
             raise NonFiniteLoss(f"in epoch {epoch + 1}: {figures}, weights finite: {whole}")
-        self._epochs.append(figures)
-        if self._best_epoch == 0 or self._better(figures, self._epochs[self._best_epoch - 1]):
-            self._best_epoch, self._best_weights = epoch + 1, weights
+        self.epochs.append(figures)
+        if self.best_epoch == 0 or self._better(figures, self.epochs[self.best_epoch - 1]):
+            self.best_epoch, self.best_weights = epoch + 1, weights
         self._on_epoch(epoch + 1, figures)
-
-    def finish(self, model: keras.Model) -> History:
-        """Puts the best weights into `model`."""
-        if self._best_weights is None:
-            raise NonFiniteLoss("in the first epoch")
-        model.set_weights(self._best_weights)
-        return History(self._epochs, self._best_epoch)
 
 
 def rate_at(recipe: Recipe, epoch: int) -> float:
@@ -213,19 +180,7 @@ def rate_at(recipe: Recipe, epoch: int) -> float:
     return base
 
 
-def schedule_callback(recipe: Recipe, monitor: str = _MONITOR) -> keras.callbacks.Callback:
-    """The callback that moves the optimizer's learning rate, once an epoch, as the recipe says.
-
-    Args:
-      recipe: names the schedule.
-      monitor: the quantity, smaller is better, that "plateau" waits for.
-    """
+def _schedule(recipe: Recipe) -> keras.callbacks.Callback:
     if recipe.lr_schedule == "plateau":
-        return keras.callbacks.ReduceLROnPlateau(
-            monitor=monitor,
-            mode="min",
-            factor=PLATEAU.factor,
-            patience=PLATEAU.patience,
-            min_delta=PLATEAU.min_delta,
-        )
+        return keras.callbacks.ReduceLROnPlateau("val_cross_entropy", mode="min", **vars(PLATEAU))
     return keras.callbacks.LearningRateScheduler(lambda epoch: rate_at(recipe, epoch))

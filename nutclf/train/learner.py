@@ -27,16 +27,6 @@ class NonFiniteLoss(Exception):
 
 
 @dataclass(frozen=True)
-class Examples:
-    """What one fit learns from."""
-
-    at_cut: Features  # of one split's images where the tail begins
-    pooled: Features | None  # which the head warms up on; None without a warm-up
-    rows: np.ndarray  # which images, int64 [n]
-    labels: np.ndarray  # of every image of the split (not of `rows` only), int64 [N]
-
-
-@dataclass(frozen=True)
 class History:
     """The epochs of a fit: losses (without label smoothing), accuracies and learning rate."""
 
@@ -71,9 +61,11 @@ class Learner:
 
     def fit(
         self,
-        train: Examples,
+        at_cut: Features,
+        pooled: Features | None,
+        rows: np.ndarray,
+        labels: np.ndarray,
         valid: tuple[np.ndarray, np.ndarray],
-        *,
         n_views: int,
         better: Callable[[dict, dict], bool],
         on_epoch: OnEpoch = lambda epoch, figures: None,
@@ -81,24 +73,40 @@ class Learner:
         """Trains from the initial state and leaves `tail` with the weights of its best epoch.
 
         Args:
-          train: epoch e sees view e mod `n_views`, warm-up included.
+          at_cut, pooled: of one split's images: what enters the tail, and what the head warms up on
+            (None without a warm-up). Epoch e sees view e mod `n_views`, warm-up included.
+          rows: which images to learn from, int64 [n].
+          labels: of every image of the split, int64 [N].
           valid: features [n, ...] and one-hot labels [n, n_classes], evaluated each epoch.
           better: whether one epoch's figures beat another's.
 
-        Raises:
-          NonFiniteLoss: the loss is inf or nan.
+        Raises `NonFiniteLoss`: the loss is inf or nan.
         """
+        one_hot = np.eye(self.tail.output_shape[-1], dtype=np.float32)[labels]
+        size, warmup = self.recipe.batch_size, self.recipe.warmup_epochs
+
+        def batches(features: Features, epochs: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            """Each epoch has a new order and the next view, both fixed by the seed.
+
+            They end with the last epoch because Keras reads ahead: from an endless source it would
+            take batches whose view has not been prepared.
+            """
+            for epoch in epochs:
+                order = np.random.default_rng((self._seed, epoch)).permutation(rows)
+                for start in range(0, len(order), size):
+                    # Sorted: a batch is a set to the optimizer, and the disk reads forward.
+                    batch = np.sort(order[start : start + size])
+                    yield features.batch(epoch % n_views, batch), one_hot[batch]
+
         for variable, value in self._initial:
             variable.assign(value)
-        warmup, steps = self.recipe.warmup_epochs, len(train.rows) / self.recipe.batch_size
-        options = {"steps_per_epoch": math.ceil(steps), "shuffle": False, "verbose": 0}
+        options = {"steps_per_epoch": math.ceil(len(rows) / size), "shuffle": False, "verbose": 0}
         if warmup:
             # A random head would wreck the layers below it: it learns first, alone, on vectors.
-            batches = self._batches(train.pooled, train, n_views, range(warmup))
-            self._models[1].fit(batches, epochs=warmup, **options)
+            self._models[1].fit(batches(pooled, range(warmup)), epochs=warmup, **options)
         keeper = _KeepBestEpoch(better, on_epoch)
         self.tail.fit(
-            self._batches(train.at_cut, train, n_views, range(warmup, self.n_epochs)),
+            batches(at_cut, range(warmup, self.n_epochs)),
             epochs=self.recipe.epochs,
             validation_data=valid,
             validation_batch_size=256,
@@ -109,23 +117,6 @@ class Learner:
             raise NonFiniteLoss("in the first epoch")
         self.tail.set_weights(keeper.best_weights)
         return History(keeper.epochs, keeper.best_epoch)
-
-    def _batches(
-        self, features: Features, train: Examples, n_views: int, epochs: range
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of `epochs`: each a new order and the next view, both fixed by the seed.
-
-        They end with the last epoch because Keras reads ahead: from an endless source it would take
-        batches whose view has not been prepared.
-        """
-        one_hot = np.eye(self.tail.output_shape[-1], dtype=np.float32)
-        size = self.recipe.batch_size
-        for epoch in epochs:
-            order = np.random.default_rng((self._seed, epoch)).permutation(train.rows)
-            for start in range(0, len(order), size):
-                # Sorted: a batch is a set to the optimizer, and the disk reads forward.
-                rows = np.sort(order[start : start + size])
-                yield features.batch(epoch % n_views, rows), one_hot[train.labels[rows]]
 
 
 def _compiled(model: keras.Model, recipe: Recipe, learning_rate: float) -> keras.Model:
@@ -168,9 +159,7 @@ class _KeepBestEpoch(keras.callbacks.Callback):
 def rate_at(recipe: Recipe, epoch: int) -> float:
     """The learning rate of epoch `epoch` (0 first) under a schedule fixed in advance.
 
-    cosine: half a cosine from the base rate in epoch 0 towards 0 after the last epoch
-    (Loshchilov & Hutter 2017, without restarts). step: times `STEP.factor` after each third of the
-    training. constant, and the start of plateau: the base rate.
+    cosine: half a cosine towards 0 after the last epoch (Loshchilov & Hutter 2017, no restarts).
     """
     base = recipe.learning_rate
     if recipe.lr_schedule == "cosine":

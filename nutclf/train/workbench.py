@@ -16,7 +16,7 @@ from nutclf.model.backbones import Backbone
 from nutclf.process import n_threads
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import Features, FrozenPart, StoredFeatures, StreamedFeatures
-from nutclf.train.learner import Examples, History, Learner, OnEpoch
+from nutclf.train.learner import History, Learner, OnEpoch
 from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
@@ -106,13 +106,8 @@ class Workbench:
         one_hot = np.eye(len(self.classes), dtype=np.float32)[self.splits["valid"].labels]
         valid = self._untouched("valid", learner.cut)
         featured = time.perf_counter()
-        history = learner.fit(
-            Examples(at_cut, pooled, chosen, labels),
-            (valid, one_hot),
-            n_views=n_views,
-            better=self.config.objective.beats,
-            on_epoch=on_epoch,
-        )
+        beats, target = self.config.objective.beats, (valid, one_hot)
+        history = learner.fit(at_cut, pooled, chosen, labels, target, n_views, beats, on_epoch)
         trained, held_out = time.perf_counter(), None
         if len(others := np.setdiff1d(every, chosen)):
             held_out = network.predict(tail, self._untouched("train", learner.cut, others))

@@ -11,7 +11,7 @@ from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
-from nutclf.train.learner import Examples, History, Learner, NonFiniteLoss
+from nutclf.train.learner import History, Learner, NonFiniteLoss
 from nutclf.train.views import UNTOUCHED
 
 N, WIDTH, N_CLASSES = 10, 8, 4
@@ -67,7 +67,10 @@ def valid_of(vectors: np.ndarray, labels: np.ndarray = LABELS) -> tuple[np.ndarr
 def play(learner, features, *, rows=None, valid=None, n_views=2, better=BEATS, **hooks) -> History:
     """One fit; the valid split is another draw of vectors with the same labels."""
     return learner.fit(
-        Examples(features, features, np.arange(N) if rows is None else rows, LABELS),
+        features,
+        features,
+        np.arange(N) if rows is None else rows,
+        LABELS,
         valid or valid_of(Vectors(1).vectors),
         n_views=n_views,
         better=better,
@@ -268,7 +271,10 @@ def fit_eight(part, few_images, batch_norm, epochs):
     recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
     untouched = Untouched(features)
     history = Learner(tail, part.base_cut, recipe, seed=0).fit(
-        Examples(untouched, untouched, np.arange(8), few_images.labels),
+        untouched,
+        untouched,
+        np.arange(8),
+        few_images.labels,
         valid_of(features, few_images.labels),
         n_views=1,
         better=BEATS,
@@ -338,7 +344,10 @@ def assert_cached_equals_uncached(part, images, few_images, store):
         watched = valid.batch(UNTOUCHED, np.arange(8))
         tail = build_tail(part.trunk, cut, 4, N_CLASSES, 0.5, seed=0)
         history = Learner(tail, cut, recipe, seed=0).fit(
-            Examples(train, train, np.arange(20), images.labels),
+            train,
+            train,
+            np.arange(20),
+            images.labels,
             valid_of(watched, few_images.labels),
             n_views=2,
             better=BEATS,

@@ -1,5 +1,11 @@
-"""Models in MLflow: logged under their run, opened again by address."""
+"""Models in MLflow: logged under their run, opened again by address.
 
+A model has two interfaces: stock Keras for pixels, which `mlflow.keras.load_model` opens, and
+MLflow's own for photographs, which `mlflow.pyfunc.load_model` and MLflow's scoring server open.
+"""
+
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +17,17 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array, Map, Object, Property
 from yaml import YAMLError
 
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.model.network import predict_pixels
-from nutclf.track import flavor
 from nutclf.track.evaluation import stored_predictions
 from nutclf.track.runs import Run
 from nutclf.track.store import Store
@@ -31,6 +39,15 @@ LoadSplit = Callable[[str, int], Split]
 
 _FILE = "model.keras"
 _NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflow itself
+_PACKAGE = Path(__file__).parents[1]
+# What the loader imports of ours. Without any __init__.py: a namespace package gives way to the
+# whole package where that is installed, and serves where it is not.
+_CARRIED = (
+    "errors.py",
+    "data/reader.py",
+    "evaluate/temperature.py",
+    "serve/photographs.py",
+)
 
 
 def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str, object]) -> str:
@@ -52,15 +69,49 @@ def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str
             file.write_bytes(model if isinstance(model, bytes) else model.read_bytes())
         info = Model.log(
             None,
-            flavor=flavor,
+            flavor=sys.modules[__name__],  # what MLflow calls so is a module with `save_model`
             keras_file=file,
             model_id=logged.model_id,
             run_id=run.run_id,
-            # Named, not inferred: for that MLflow loads the model in a new process, 11 to 15 s.
-            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
             metadata=dict(metadata),
         )
     return info.model_uri
+
+
+def save_model(keras_file: Path, path: str, mlflow_model: Model) -> None:
+    """Writes a model's folder `path`, and its description, `mlflow_model`, into it, for MLflow.
+
+    The network is a file called model.keras already; it is copied, not opened.
+    """
+    # As mlflow.keras.save_model describes it; that function takes a network, seconds to open.
+    mlflow_model.add_flavor(
+        "keras",
+        data="data",
+        keras_version=keras.__version__,
+        keras_backend=keras.backend.backend(),
+        save_exported_model=False,
+    )
+    # Base64 text in, one answer each out. As an argument it asks for an example, in a warning.
+    text, number = DataType.string, DataType.double
+    ranked = Object([Property("label", text), Property("confidence", number)])
+    columns = [text, number, Map(number), Array(ranked)]
+    names = ["label", "confidence", "probabilities", "top3"]
+    answer = Schema([ColSpec(*column) for column in zip(columns, names, strict=True)])
+    mlflow_model.signature = ModelSignature(Schema([ColSpec(text, "image")]), answer)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / _PACKAGE.name
+        for name in _CARRIED:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_PACKAGE / name, package / name)
+        pyfunc.save_model(
+            path,
+            loader_module="nutclf.serve.photographs",  # in every logged model: it stays
+            data_path=str(keras_file),
+            code_paths=[str(package)],
+            mlflow_model=mlflow_model,
+            # Named, not inferred: for that MLflow loads the model in a new process, 11 to 15 s.
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
+        )
 
 
 def load_model(store: Store, uri: str) -> keras.Model:

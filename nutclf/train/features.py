@@ -1,7 +1,6 @@
 """What a tail trains on: the frozen prefix applied to every view, from the store or on the fly."""
 
 import hashlib
-from collections.abc import Iterator
 from functools import cache, partial
 
 import keras
@@ -24,7 +23,7 @@ class FrozenPart:
       backbone: its weights are read, never changed.
       augmentation, seed: of the study; they fix every view.
       deepest: the largest number of unfrozen layers. What enters them, at the base cut, is computed
-        from pixels, and the features of every later cut from that.
+        from pixels, and the features of every later cut from that, by `base_to(cut)`.
     """
 
     def __init__(self, backbone: Backbone, augmentation: Augmentation, seed: int, deepest: int):
@@ -33,25 +32,16 @@ class FrozenPart:
         self.base_cut = cuts.cut_for_depth(self.trunk, deepest)
         self._augmenter = Augmenter(augmentation, backbone.spec.image_size, seed)
         self._pixels_to = cache(partial(pixels_to_cut, backbone.spec, self.trunk))
-        self._base_to = cache(partial(cut_to_cut, self.trunk, self.base_cut))
+        self.base_to = cache(partial(cut_to_cut, self.trunk, self.base_cut))
 
     def shape(self, cut: int) -> tuple[int, ...]:
         """Of the features of one image at `cut`."""
         return tuple(self.trunk.layers[cut].output.shape[1:])
 
-    def from_pixels(
-        self, cut: int, view: int, images: Split, rows: np.ndarray
-    ) -> Iterator[np.ndarray]:
-        """Features at `cut` of view `view` of the images `rows`, a batch at a time."""
-        for start in range(0, len(rows), BATCH_SIZE):
-            batch = rows[start : start + BATCH_SIZE]
-            keys = [images.keys[row] for row in batch]
-            yield self._pixels_to(cut)(self._augmenter.view(images.pixels[batch], keys, view))
-
-    def from_base(self, cut: int, base: np.ndarray) -> Iterator[np.ndarray]:
-        """Features at `cut` from those at the base cut, in order, a batch at a time."""
-        for start in range(0, len(base), BATCH_SIZE):
-            yield self._base_to(cut)(base[start : start + BATCH_SIZE])
+    def from_pixels(self, cut: int, view: int, images: Split, rows: np.ndarray) -> np.ndarray:
+        """Features at `cut` of view `view` of `rows`, a batch of the images."""
+        keys = [images.keys[row] for row in rows]
+        return self._pixels_to(cut)(self._augmenter.view(images.pixels[rows], keys, view))
 
     def describes(self, cut: int) -> dict:
         """What the features at `cut` depend on, besides the images and the view."""
@@ -95,17 +85,18 @@ class StoredFeatures:
         return self._views[view][rows].astype(np.float32, copy=False)
 
     def _make(self, cut: int, view: int) -> np.ndarray:
-        def fill(out: np.ndarray) -> None:
-            if cut == self._part.base_cut:
-                every = np.arange(len(out))
-                batches = self._part.from_pixels(cut, view, self._images, every)
-            else:
-                batches = self._part.from_base(cut, self._make(self._part.base_cut, view))
-            for i, batch in enumerate(batches):
-                out[i * BATCH_SIZE : (i + 1) * BATCH_SIZE] = batch
+        part = self._part
 
-        key = self._part.describes(cut) | {"view": view, "images": self._digest}
-        shape = (len(self._images.keys), *self._part.shape(cut))
+        def fill(out: np.ndarray) -> None:
+            base = None if cut == part.base_cut else self._make(part.base_cut, view)
+            for rows in _batches(np.arange(len(out))):
+                if base is None:
+                    out[rows] = part.from_pixels(cut, view, self._images, rows)
+                else:
+                    out[rows] = part.base_to(cut)(base[rows])
+
+        key = part.describes(cut) | {"view": view, "images": self._digest}
+        shape = (len(self._images.keys), *part.shape(cut))
         # Evaluation reads the untouched view: it keeps full precision, so that the whole network
         # gives the same probabilities as its tail.
         return self._store.get(key, shape, "float32" if view == UNTOUCHED else self._dtype, fill)
@@ -122,7 +113,12 @@ class StreamedFeatures:
 
     def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
-        return np.concatenate(list(self._part.from_pixels(self._cut, view, self._images, rows)))
+        of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
+        return np.concatenate([of_batch(batch) for batch in _batches(rows)])
+
+
+def _batches(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
 
 
 Features = StoredFeatures | StreamedFeatures

@@ -38,7 +38,6 @@ class Answer:
     error: str | None = None
 
     def line(self) -> str:
-        """For a terminal."""
         said = self.found.line() if self.found else f"cannot be read, {self.error}"
         return f"{self.path}: {said}"
 

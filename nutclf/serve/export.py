@@ -28,19 +28,18 @@ ONNX_PACKAGES = {"onnx": "1.23.2", "tf2onnx": "1.17.0", "onnxruntime": "1.32.0"}
 _CALIBRATED_ON = 200  # training photographs that int8 takes its ranges from
 _TIMED = 50  # photographs whose times count; earlier ones warm up
 
-FORMATS = {
+FORMATS = {  # by format: what its files are called among the metrics, and how their names end
     "litert": {"litert_float": "-float.tflite", "litert_int8": "-int8.tflite"},
     "onnx": {"onnx_float": ".onnx"},
 }
-"""By format: what its files are called among the metrics, and how their names end."""
 
 
 def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) -> None:
     """Writes the part of a `Deployable` network behind its resizing, [1, S, S, 3] of 0 to 255.
 
-    Kind "litert_float" is float32; so is "onnx_float", which takes any number of photographs;
-    "litert_int8" is 8-bit integers throughout, pixels uint8, with the ranges of the activations
-    from `calibration`, photographs like those it will see, uint8 [N, S, S, 3].
+    The floats are float32, and ONNX takes any number of photographs. "litert_int8" is 8-bit
+    integers throughout, its ranges from `calibration`, photographs like those to come, uint8
+    [N, S, S, 3].
     """
     model = keras.Model(model.get_layer("scaling").input, model.output, name="portable")
     shape = model.input_shape[1:]
@@ -100,11 +99,9 @@ class Exported:
 
     @property
     def megabytes(self) -> float:
-        """Its size, in millions of bytes."""
         return self.file.stat().st_size / 1e6
 
     def line(self) -> str:
-        """For a terminal."""
         return (
             f"{self.file}: {self.megabytes:.1f} MB, {self.milliseconds:.1f} ms a photograph here; "
             f"same class as Keras on {self.on_test} test and {self.on_valid} valid photographs, "
@@ -115,10 +112,8 @@ class Exported:
 def compare(
     file: Path, run: Runner, unseen: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> Exported:
-    """Runs a file, by `run`, on the photographs of "test" and "valid", one by one.
-
-    They are uint8 [N, S, S, 3], N >= 1, and `expected` the network's probabilities [N, n_classes].
-    """
+    """Runs a file on the photographs of "test" and "valid", uint8 [N, S, S, 3], one by one, against
+    the network's probabilities of them, `expected` [N, n_classes]."""
     same, difference, seconds = {}, 0.0, []
     for split, pixels in unseen.items():
         agreed = 0
@@ -139,10 +134,8 @@ def export_champion(
     """Writes the champion's files in one of `FORMATS`, measures them, and logs both on its run.
 
     The test split's photographs are opened, and the opening counted; its labels are not used.
-    `fingerprint` is that of the data that `load_split` reads.
-
-    Raises `UserError`: no such format, what it needs is not installed, no champion, other data than
-    it was trained on, or a folder that cannot be written.
+    Raises `UserError`: no such format, its packages are missing, no champion, data of another
+    `fingerprint` than it was trained on, or a folder that cannot be written.
     """
     check_format(to)
     uri, version = champion_uri(store, name), Registry(store.client(), name).at(CHAMPION)
@@ -155,16 +148,14 @@ def export_champion(
         )
     metadata, model = load_metadata(store, uri), load_model(store, uri)
     size, stem = metadata["image_size"], f"{name}-v{version.version}"
-    kept = ("classes", "image_size", "temperature", "threshold")  # what a file's answers mean
+    kept = ("classes", "image_size", "temperature", "threshold")
     entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
     facts = {key: metadata[key] for key in kept if key in metadata} | entry
     try:
         write_json(folder / f"{stem}.json", facts)
     except OSError as error:
-        raise UserError(
-            f"The folder {str(folder)!r} cannot be written ({error.strerror}); name another "
-            "with OUT=."
-        ) from error
+        problem = f"The folder {str(folder)!r} cannot be written ({error.strerror})"
+        raise UserError(f"{problem}; name another with OUT=.") from error
     train = load_split("train", size).pixels
     calibration = train[:: max(1, len(train) // _CALIBRATED_ON)]
     test, valid = open_test(run, load_split, size), load_split("valid", size)
@@ -176,13 +167,13 @@ def export_champion(
         write(kind, model, file, calibration)
         found = compare(file, runner(file), unseen, expected)
         figures = {
-            "agreement": found.on_test.share,
-            "valid_agreement": found.on_valid.share,
-            "difference": found.difference,
-            "megabytes": found.megabytes,
-            "ms": found.milliseconds,
+            f"export_{kind}_agreement": found.on_test.share,
+            f"export_{kind}_valid_agreement": found.on_valid.share,
+            f"export_{kind}_difference": found.difference,
+            f"export_{kind}_megabytes": found.megabytes,
+            f"export_{kind}_ms": found.milliseconds,
         }
-        run.metrics({f"export_{kind}_{figure}": value for figure, value in figures.items()})
+        run.metrics(figures)
         exported.append(found)
     for file in (folder / f"{stem}.json", *(each.file for each in exported)):
         run.client.log_artifact(run.run_id, str(file), "export")

@@ -27,10 +27,8 @@ UNSURE = "unsure"
 COLUMN = "image"
 MAX_IMAGES = 64
 MAX_MEGABYTES = 20
-ALLOWED = (
-    f"1 to {MAX_IMAGES} photographs, each the base64 text of a JPEG or PNG file of up to "
-    f"{MAX_MEGABYTES} MB"
-)
+_EACH = f"the base64 text of a JPEG or PNG file of up to {MAX_MEGABYTES} MB"
+ALLOWED = f"1 to {MAX_IMAGES} photographs, each {_EACH}"
 _BATCH_SIZE = 32
 
 
@@ -57,12 +55,10 @@ class Recognised:
         return next(iter(self.top3)) if self.confidence >= self.threshold else UNSURE
 
     def line(self) -> str:
-        """For a terminal."""
         listed = ", ".join(f"{name} {value:.3f}" for name, value in self.top3.items())
         return f"{UNSURE}: {listed}" if self.label == UNSURE else listed
 
     def as_json(self) -> dict[str, object]:
-        """For a program."""
         return {
             "label": self.label,
             "confidence": self.confidence,
@@ -72,11 +68,8 @@ class Recognised:
 
 
 class Recogniser:
-    """A network that takes RGB 0..255 [B, H, W, 3], with what its metadata say of using it.
-
-    Metadata hold `classes` in the model's order and `image_size`, and the fields of `Confidence`
-    where the model has them.
-    """
+    """A network that takes RGB 0..255 [B, H, W, 3], with what its metadata say of using it:
+    `classes` in its order, `image_size`, and the fields of `Confidence` where it has them."""
 
     def __init__(self, model: keras.Model, metadata: Mapping[str, object]):
         self._model, self._classes = model, metadata["classes"]
@@ -121,10 +114,9 @@ class Photographs:
         self._turn = Lock()
 
     def predict(self, data, params: dict | None = None) -> list[dict[str, object]]:
-        """One dictionary per photograph: see `Recognised.as_json`.
+        """Takes a data frame or a dictionary with the column `image`, or a sequence of texts.
 
-        Takes a data frame or a dictionary with the column `image`, or a sequence of texts. Raises
-        `Refused`: no photograph, too many, too large, no base64, or one that cannot be read.
+        Gives a dictionary per photograph, see `Recognised.as_json`, or raises `Refused`.
         """
         texts = _texts(data)
         with self._turn:
@@ -162,11 +154,8 @@ def _texts(data) -> list[object]:
 
 
 def _load_pyfunc(path: str) -> Photographs:
-    """MLflow's entry: opens the .keras file at `path` alone, in Keras' safe mode.
-
-    Models logged by earlier versions hand over their folder instead.
-    """
-    given = Path(path)
+    """MLflow's entry: opens the .keras file at `path` alone, in Keras' safe mode."""
+    given = Path(path)  # of the model's folder, where an earlier version logged it
     folder = given if given.is_dir() else given.parents[1]
     model = keras.models.load_model(folder / "data" / "model.keras", safe_mode=True)
     return Photographs(Recogniser(model, Model.load(str(folder / "MLmodel")).metadata))

@@ -69,8 +69,8 @@ async def _body(request: Request) -> bytes:
 def _parse(content_type: str, body: bytes) -> object:
     """What a request holds, for `Photographs.predict`. Raises `Refused` with what is wrong."""
     if content_type.replace(" ", "").lower() not in (_JSON, f"{_JSON};charset=utf-8"):
-        given = repr(content_type[:60])
-        raise _refused(f"the content type {given}" if content_type else "no content type")
+        named = f"the content type {content_type[:60]!r}"
+        raise _refused(named if content_type else "no content type")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -80,7 +80,7 @@ def _parse(content_type: str, body: bytes) -> object:
     if len(given := [name for name in content if name in _FIELDS]) != 1:
         named = ", ".join(repr(name[:30]) for name in given or list(content)[:5]) or "none"
         raise _refused(f"the fields {named}, where one of {', '.join(_FIELDS)} is needed")
-    (field,), value = given, content[given[0]]
+    field, value = given[0], content[given[0]]
     try:
         if field == "dataframe_split":
             return pd.DataFrame(value["data"], columns=value.get("columns"))
@@ -102,10 +102,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         reason = str(error.strerror or error).partition(" (")[0]
-        raise UserError(
-            f"{host} port {port} cannot be listened on ({reason}); name another with PORT= or "
-            "--host."
-        ) from error
+        problem = f"{host} port {port} cannot be listened on ({reason})"
+        raise UserError(f"{problem}; name another with PORT= or --host.") from error
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

@@ -42,12 +42,7 @@ _NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflo
 _PACKAGE = Path(__file__).parents[1]
 # What the loader imports of ours. Without any __init__.py: a namespace package gives way to the
 # whole package where that is installed, and serves where it is not.
-_CARRIED = (
-    "errors.py",
-    "data/reader.py",
-    "evaluate/temperature.py",
-    "serve/photographs.py",
-)
+_CARRIED = ("errors.py", "data/reader.py", "evaluate/temperature.py", "serve/photographs.py")
 
 
 def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str, object]) -> str:
@@ -79,10 +74,7 @@ def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str
 
 
 def save_model(keras_file: Path, path: str, mlflow_model: Model) -> None:
-    """Writes a model's folder `path`, and its description, `mlflow_model`, into it, for MLflow.
-
-    The network is a file called model.keras already; it is copied, not opened.
-    """
+    """For MLflow: writes a model's folder `path`; its network is copied, not opened."""
     # As mlflow.keras.save_model describes it; that function takes a network, seconds to open.
     mlflow_model.add_flavor(
         "keras",
@@ -156,7 +148,6 @@ class Reloaded:
     valid: pd.DataFrame  # its predictions of today's valid split, whatever it was trained on
 
     def predict(self, images: Split) -> pd.DataFrame:
-        """The table of its predictions; one pass."""
         y_prob = predict_pixels(self.model, images.pixels)
         return prediction_table(images.paths, images.labels, y_prob, self.classes)
 
@@ -169,11 +160,10 @@ def reload(store: Store, uri: str, load_split: LoadSplit) -> Reloaded:
 
 
 def reload_proved(store: Store, uri: str, run: Run, load_split: LoadSplit) -> Reloaded:
-    """Opens a model and compares its probabilities with those that its run recorded.
+    """Opens a model and compares its valid probabilities with those that its run recorded.
 
-    On the valid split, whose predictions were recorded before the model was saved, and before
-    anything is decided: a model that is not what it was must not see the test split either. Raises
-    `RuntimeError`: a probability differs by more than `RELOAD_TOLERANCE`.
+    A model that is not what it was must not see the test split. Raises `RuntimeError`: a
+    probability differs by more than `RELOAD_TOLERANCE`.
     """
     reloaded, recorded = reload(store, uri, load_split), stored_predictions(run, "valid")
     again = reloaded.valid.set_index("path").loc[recorded["path"], reloaded.classes]

@@ -42,7 +42,7 @@ class FeatureStore:
     def get(self, key: dict, shape: tuple[int, ...], dtype: str, fill: Fill) -> np.ndarray:
         """The array for `key`, read-only and memory-mapped; `fill` writes it if it is not stored.
 
-        The key is JSON-serialisable, and has everything that the content depends on.
+        Everything that the content depends on is in the key, which is JSON-serialisable.
         """
         key = key | {"shape": list(shape), "dtype": dtype}
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -153,10 +153,10 @@ class FeatureStore:
     def _entries(self) -> list[tuple[float, int, str]]:
         """(last use, bytes, name) of every whole entry."""
         entries = []
-        for record_file in self.folder.glob("*.json"):
+        for file in self.folder.glob("*.json"):
             with suppress(FileNotFoundError):  # removed by another process since the listing
-                size = record_file.with_suffix(".npy").stat().st_size
-                entries.append((record_file.stat().st_mtime, size, record_file.stem))
+                size = file.with_suffix(".npy").stat().st_size
+                entries.append((file.stat().st_mtime, size, file.stem))
         return entries
 
 

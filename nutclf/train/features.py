@@ -70,7 +70,6 @@ class StoredFeatures:
 
     @property
     def bytes_per_view(self) -> int:
-        """Disk that one view takes."""
         one = int(np.prod(self._part.shape(self._cut))) * np.dtype(self._dtype).itemsize
         return one * len(self._images.keys)
 
@@ -112,7 +111,6 @@ class StreamedFeatures:
         """Nothing can be made ahead."""
 
     def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
-        """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
         of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
         return np.concatenate([of_batch(batch) for batch in _batches(rows)])
 

@@ -20,8 +20,7 @@ from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import OnEpoch
 from nutclf.train.workbench import FitResult, Workbench
 
-ALL = -1
-"""The fold of a job that holds no image out."""
+ALL = -1  # the fold of a job that holds no image out
 
 
 @dataclass(frozen=True)

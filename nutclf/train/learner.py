@@ -42,12 +42,9 @@ class History:
 class Learner:
     """The tail of one recipe, with its optimizer; each fit starts from the same initial state.
 
-    Keras traces a training graph for seconds; the folds of one recipe share it.
-
-    Args:
-      tail: from `network.build_tail`, for what layer `cut` puts out; its layers' `trainable` flags
-        say what trains. It keeps the weights of the last fit's best epoch.
-      seed: of the order of examples.
+    Keras traces a training graph for seconds; the folds of one recipe share it. The tail, from
+    `network.build_tail`, takes what layer `cut` puts out, and its layers' `trainable` flags say
+    what trains. The seed is of the order of examples.
     """
 
     def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
@@ -73,10 +70,9 @@ class Learner:
         """Trains from the initial state and leaves `tail` with the weights of its best epoch.
 
         Args:
-          at_cut, pooled: of one split's images: what enters the tail, and what the head warms up on
-            (None without a warm-up). Epoch e sees view e mod `n_views`, warm-up included.
-          rows: which images to learn from, int64 [n].
-          labels: of every image of the split, int64 [N].
+          at_cut, pooled: what enters the tail, and what the head warms up on (None without a
+            warm-up). Epoch e sees view e mod `n_views`, warm-up included.
+          rows, labels: images to learn from, int64 [n], and classes of the whole split, int64 [N].
           valid: features [n, ...] and one-hot labels [n, n_classes], evaluated each epoch.
           better: whether one epoch's figures beat another's.
 
@@ -86,11 +82,8 @@ class Learner:
         size, warmup = self.recipe.batch_size, self.recipe.warmup_epochs
 
         def batches(features: Features, epochs: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            """Each epoch has a new order and the next view, both fixed by the seed.
-
-            They end with the last epoch because Keras reads ahead: from an endless source it would
-            take batches whose view has not been prepared.
-            """
+            # They end with the last epoch because Keras reads ahead: from an endless source it
+            # would take batches whose view has not been prepared.
             for epoch in epochs:
                 order = np.random.default_rng((self._seed, epoch)).permutation(rows)
                 for start in range(0, len(order), size):
@@ -161,12 +154,11 @@ def rate_at(recipe: Recipe, epoch: int) -> float:
 
     cosine: half a cosine towards 0 after the last epoch (Loshchilov & Hutter 2017, no restarts).
     """
-    base = recipe.learning_rate
-    if recipe.lr_schedule == "cosine":
-        return base * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
-    if recipe.lr_schedule == "step":
-        return base * STEP.factor ** (epoch * STEP.stages // recipe.epochs)
-    return base
+    share = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs)),
+        "step": STEP.factor ** (epoch * STEP.stages // recipe.epochs),
+    }
+    return recipe.learning_rate * share.get(recipe.lr_schedule, 1)
 
 
 def _schedule(recipe: Recipe) -> keras.callbacks.Callback:

@@ -23,9 +23,6 @@ from nutclf.train.views import UNTOUCHED
 ASSEMBLY_TOLERANCE = 1e-4
 _WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
 
-TailWeights = Mapping[str, Sequence[np.ndarray]]
-"""Weights of the layers of a tail, by layer name."""
-
 
 @dataclass(frozen=True)
 class FitResult:
@@ -34,7 +31,7 @@ class FitResult:
     recipe: Recipe
     seed: int
     history: History
-    weights: TailWeights  # of the best epoch
+    weights: Mapping[str, Sequence[np.ndarray]]  # of the tail's layers in the best epoch, by name
     valid: np.ndarray  # probabilities, float32 [n_valid, C]
     held_out: np.ndarray | None  # probabilities [n, C] in the split's order; None where it took all
     facts: Mapping[str, object]  # parameters for a run: sizes, weights, processors
@@ -45,11 +42,8 @@ class FitResult:
 class Workbench:
     """One study's network and images.
 
-    Args:
-      classes: names in the order of the labels.
-      splits: "train" and "valid", at the backbone's image size.
-      store: of features; None trains from pixels, without any disk.
-      say: takes a line of progress for a person.
+    Classes are in the order of the labels, splits are "train" and "valid" at the backbone's image
+    size, and without a store of features training is from pixels. `say` takes lines for a person.
     """
 
     def __init__(
@@ -86,9 +80,8 @@ class Workbench:
     ) -> FitResult:
         """Trains a recipe from its initial state, evaluated on the valid split each epoch.
 
-        Args:
-          seed: of initial weights, dropout and the order of images; None is the study's.
-          rows: of the train split to learn from, int [n]; None is all.
+        The seed is of initial weights, dropout and the order of images; None is the study's. `rows`
+        of the train split are learned from, int [n]; None is all.
         """
         started = time.perf_counter()
         seed = self.config.seed if seed is None else seed
@@ -111,6 +104,14 @@ class Workbench:
         trained, held_out = time.perf_counter(), None
         if len(others := np.setdiff1d(every, chosen)):
             held_out = network.predict(tail, self._untouched("train", learner.cut, others))
+        head = sum(tail.get_layer(name).count_params() for name in network.HEAD_LAYERS)
+        facts = {
+            "trainable_parameters": network.parameter_counts(tail)["trainable"],
+            "total_parameters": self.backbone.model.count_params() + head,
+            "weights": self.backbone.origin,
+            "weights_digest": self.backbone.digest,
+            "threads": n_threads(),  # changes results by rounding: sums come in another order
+        }
         return FitResult(
             recipe,
             seed,
@@ -118,7 +119,7 @@ class Workbench:
             {layer.name: layer.get_weights() for layer in tail.layers if layer.weights},
             network.predict(tail, valid),
             held_out,
-            self._facts(tail),
+            facts,
             featured - started,
             trained - featured,
         )
@@ -177,21 +178,9 @@ class Workbench:
         rows = np.arange(len(self.splits[split].labels)) if rows is None else rows
         return self.features(split, cut).batch(UNTOUCHED, rows)
 
-    def _facts(self, tail: keras.Model) -> dict[str, object]:
-        """The number of threads changes results by rounding: sums are taken in another order."""
-        head = sum(tail.get_layer(name).count_params() for name in network.HEAD_LAYERS)
-        return {
-            "trainable_parameters": network.parameter_counts(tail)["trainable"],
-            "total_parameters": self.backbone.model.count_params() + head,
-            "weights": self.backbone.origin,
-            "weights_digest": self.backbone.digest,
-            "threads": n_threads(),
-        }
-
 
 def check_depths(config: StudyConfig, backbone: Backbone) -> list[int]:
-    """The depths of a study. Raises `UserError` where one unfreezes the same weights as another, or
-    more layers than there are."""
+    """The depths of a study; `UserError` where one adds no weights, or more layers than exist."""
     depths = sorted({*config.space.n_unfrozen, config.baseline.n_unfrozen})
     distinct = cuts.distinct_depths(backbone.model)
     if wrong := sorted(set(depths) - set(distinct)):

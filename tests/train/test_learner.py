@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +12,7 @@ from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
-from nutclf.train.learner import History, Learner, NonFiniteLoss
+from nutclf.train.learner import History, Learner, NonFiniteLoss, rate_at
 from nutclf.train.views import UNTOUCHED
 
 N, WIDTH, N_CLASSES = 10, 8, 4
@@ -162,6 +163,19 @@ def test_the_recorded_rate_is_the_one_the_epoch_was_trained_with(learner_of, vec
     recipe = replace(RECIPE, lr_schedule="plateau", epochs=4, learning_rate=1e-9)
     rates = series(play(learner_of(recipe), vectors), "learning_rate")
     np.testing.assert_allclose(rates, [1e-9, 1e-9, 5e-10, 2.5e-10], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1, 1, 1, 1, 1, 1]),
+        ("step", [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ("cosine", [(1 + math.cos(math.pi * epoch / 6)) / 2 for epoch in range(6)]),
+    ],
+)
+def test_a_schedule_fixed_in_advance_gives_the_rate_of_each_epoch(schedule, rates):
+    recipe = replace(RECIPE, lr_schedule=schedule, epochs=6, learning_rate=1.0)
+    assert [rate_at(recipe, epoch) for epoch in range(6)] == pytest.approx(rates)
 
 
 def test_on_epoch_hears_of_each_epoch_and_can_end_the_fit(learner_of, vectors):

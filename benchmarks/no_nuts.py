@@ -63,7 +63,7 @@ def main() -> None:
     """Prints a table."""
     quiet()
     from nutclf.serve.answers import open_champion
-    from nutclf.serve.recognise import UNSURE
+    from nutclf.serve.photographs import UNSURE
 
     folder, store = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "mlruns"
     champion = open_champion(open_store(store), sys.argv[3] if len(sys.argv) > 3 else "nutclf")

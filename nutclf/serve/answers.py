@@ -7,7 +7,7 @@ from pathlib import Path
 from nutclf.data.folder import IMAGE_EXTENSIONS, bad_link, is_litter
 from nutclf.data.reader import UnreadableImage
 from nutclf.errors import UserError
-from nutclf.serve.recognise import Recognised, Recogniser
+from nutclf.serve.photographs import Recognised, Recogniser
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.store import Store
@@ -38,7 +38,6 @@ class Answer:
     error: str | None = None
 
     def line(self) -> str:
-        """For a terminal."""
         said = self.found.line() if self.found else f"cannot be read, {self.error}"
         return f"{self.path}: {said}"
 
@@ -46,8 +45,7 @@ class Answer:
 def answer_files(store: Store, name: str, paths: Sequence[Path]) -> Iterator[Answer]:
     """Answers of the champion of registered model `name` to files, and to all images in folders.
 
-    Raises:
-      UserError: a path that is not there, a folder without images, or no champion.
+    Raises `UserError`: a path that is not there, a folder without images, or no champion.
     """
     files = [pair for path in paths for pair in _expand(path)]
     champion = open_champion(store, name)

@@ -28,29 +28,20 @@ ONNX_PACKAGES = {"onnx": "1.23.2", "tf2onnx": "1.17.0", "onnxruntime": "1.32.0"}
 _CALIBRATED_ON = 200  # training photographs that int8 takes its ranges from
 _TIMED = 50  # photographs whose times count; earlier ones warm up
 
-FORMATS = {
+FORMATS = {  # by format: what its files are called among the metrics, and how their names end
     "litert": {"litert_float": "-float.tflite", "litert_int8": "-int8.tflite"},
     "onnx": {"onnx_float": ".onnx"},
 }
-"""By format: what its files are called among the metrics, and how their names end."""
-
-
-def without_resizing(model: keras.Model) -> keras.Model:
-    """The network behind its resizing: [B, S, S, 3], 0 to 255."""
-    return keras.Model(model.get_layer("scaling").input, model.output, name="portable")
 
 
 def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) -> None:
-    """Writes a network for another runtime.
+    """Writes the part of a `Deployable` network behind its resizing, [1, S, S, 3] of 0 to 255.
 
-    Args:
-      kind: "onnx_float" (any number of photographs) or "litert_float" (one at a time), of float32;
-        "litert_int8" (one at a time) of 8-bit integers throughout, pixels uint8.
-      model: from `without_resizing`.
-      file: to write.
-      calibration: photographs like those it will see, uint8 [N, S, S, 3]; "litert_int8" takes the
-        ranges of the activations from them.
+    The floats are float32, and ONNX takes any number of photographs. "litert_int8" is 8-bit
+    integers throughout, its ranges from `calibration`, photographs like those to come, uint8
+    [N, S, S, 3].
     """
+    model = keras.Model(model.get_layer("scaling").input, model.output, name="portable")
     shape = model.input_shape[1:]
     if kind == "onnx_float":
         signature = [keras.InputSpec("float32", (None, *shape), name="pixels")]
@@ -98,39 +89,19 @@ def check_format(to: str) -> None:
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, and how it compares with the Keras network.
-
-    Attributes:
-      file: where it lies.
-      on_test, on_valid: photographs on which both give the same class.
-      difference: largest, of a probability, over both splits.
-      milliseconds: median of one photograph on this machine.
-    """
+    """A file, and how it compares with the Keras network."""
 
     file: Path
-    on_test: Rate
+    on_test: Rate  # photographs on which both give the same class
     on_valid: Rate
-    difference: float
-    milliseconds: float
+    difference: float  # largest, of a probability, over both splits
+    milliseconds: float  # median of one photograph on this machine
 
     @property
     def megabytes(self) -> float:
-        """Its size, in millions of bytes."""
         return self.file.stat().st_size / 1e6
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """As they are logged, behind `export_` and the kind of file."""
-        return {
-            "agreement": self.on_test.share,
-            "valid_agreement": self.on_valid.share,
-            "difference": self.difference,
-            "megabytes": self.megabytes,
-            "ms": self.milliseconds,
-        }
-
     def line(self) -> str:
-        """For a terminal."""
         return (
             f"{self.file}: {self.megabytes:.1f} MB, {self.milliseconds:.1f} ms a photograph here; "
             f"same class as Keras on {self.on_test} test and {self.on_valid} valid photographs, "
@@ -141,25 +112,18 @@ class Exported:
 def compare(
     file: Path, run: Runner, unseen: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> Exported:
-    """Runs a file on photographs, one by one.
-
-    Args:
-      file: what `run` runs.
-      run: see `Runner`.
-      unseen: photographs of "test" and "valid", each uint8 [N, S, S, 3], N >= 1.
-      expected: the network's probabilities of them, each [N, n_classes].
-    """
+    """Runs a file on the photographs of "test" and "valid", uint8 [N, S, S, 3], one by one, against
+    the network's probabilities of them, `expected` [N, n_classes]."""
     same, difference, seconds = {}, 0.0, []
     for split, pixels in unseen.items():
-        found = []
-        for photograph in pixels:
+        agreed = 0
+        for photograph, theirs in zip(pixels, expected[split], strict=True):
             started = time.perf_counter()
-            found.append(run(photograph[None])[0])
+            ours = run(photograph[None])[0]
             seconds.append(time.perf_counter() - started)
-        y_prob = np.stack(found)
-        agreed = y_prob.argmax(axis=1) == expected[split].argmax(axis=1)
-        same[split] = Rate(int(agreed.sum()), len(agreed))
-        difference = max(difference, float(np.abs(y_prob - expected[split]).max()))
+            agreed += int(ours.argmax() == theirs.argmax())
+            difference = max(difference, float(np.abs(ours - theirs).max()))
+        same[split] = Rate(agreed, len(pixels))
     milliseconds = float(np.median(seconds[-_TIMED:])) * 1000
     return Exported(file, same["test"], same["valid"], difference, milliseconds)
 
@@ -167,21 +131,11 @@ def compare(
 def export_champion(
     store: Store, name: str, to: str, folder: Path, load_split: LoadSplit, fingerprint: str
 ) -> list[Exported]:
-    """Writes the champion's files, measures them, and logs both on its run.
+    """Writes the champion's files in one of `FORMATS`, measures them, and logs both on its run.
 
     The test split's photographs are opened, and the opening counted; its labels are not used.
-
-    Args:
-      store: of the records.
-      name: of the registered model.
-      to: one of `FORMATS`.
-      folder: made where it is missing.
-      load_split: reads "train", "valid" and "test" at an image size.
-      fingerprint: of the data that `load_split` reads.
-
-    Raises:
-      UserError: no such format, what it needs is not installed, no champion, other data than it was
-        trained on, or a folder that cannot be written.
+    Raises `UserError`: no such format, its packages are missing, no champion, data of another
+    `fingerprint` than it was trained on, or a folder that cannot be written.
     """
     check_format(to)
     uri, version = champion_uri(store, name), Registry(store.client(), name).at(CHAMPION)
@@ -193,37 +147,34 @@ def export_champion(
             f"have {fingerprint[:12]}; give its own data with DATA=."
         )
     metadata, model = load_metadata(store, uri), load_model(store, uri)
-    stem = folder / f"{name}-v{version.version}"
-    facts = _write_facts(stem.with_name(f"{stem.name}.json"), metadata)
-    size = metadata["image_size"]
+    size, stem = metadata["image_size"], f"{name}-v{version.version}"
+    kept = ("classes", "image_size", "temperature", "threshold")
+    entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
+    facts = {key: metadata[key] for key in kept if key in metadata} | entry
+    try:
+        write_json(folder / f"{stem}.json", facts)
+    except OSError as error:
+        problem = f"The folder {str(folder)!r} cannot be written ({error.strerror})"
+        raise UserError(f"{problem}; name another with OUT=.") from error
     train = load_split("train", size).pixels
     calibration = train[:: max(1, len(train) // _CALIBRATED_ON)]
-    unseen = {
-        "test": open_test(run, load_split, size).pixels,
-        "valid": load_split("valid", size).pixels,
-    }
+    test, valid = open_test(run, load_split, size), load_split("valid", size)
+    unseen = {"test": test.pixels, "valid": valid.pixels}
     expected = {split: predict_pixels(model, pixels) for split, pixels in unseen.items()}
     exported = []
     for kind, suffix in FORMATS[to].items():
-        file = stem.with_name(stem.name + suffix)
-        write(kind, without_resizing(model), file, calibration)
+        file = folder / f"{stem}{suffix}"
+        write(kind, model, file, calibration)
         found = compare(file, runner(file), unseen, expected)
-        run.metrics({f"export_{kind}_{name}": value for name, value in found.metrics.items()})
+        figures = {
+            f"export_{kind}_agreement": found.on_test.share,
+            f"export_{kind}_valid_agreement": found.on_valid.share,
+            f"export_{kind}_difference": found.difference,
+            f"export_{kind}_megabytes": found.megabytes,
+            f"export_{kind}_ms": found.milliseconds,
+        }
+        run.metrics(figures)
         exported.append(found)
-    for file in (facts, *(each.file for each in exported)):
+    for file in (folder / f"{stem}.json", *(each.file for each in exported)):
         run.client.log_artifact(run.run_id, str(file), "export")
     return exported
-
-
-def _write_facts(file: Path, metadata: Mapping[str, object]) -> Path:
-    """What a program needs to read a file's answers."""
-    kept = ("classes", "image_size", "temperature", "threshold")
-    entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
-    try:
-        write_json(file, {key: metadata[key] for key in kept if key in metadata} | entry)
-    except OSError as error:
-        raise UserError(
-            f"The folder {str(file.parent)!r} cannot be written ({error.strerror}); name another "
-            "with OUT=."
-        ) from error
-    return file

@@ -1,13 +1,15 @@
-"""A logged model's second interface: photographs as base64 text in, answers out.
+"""From photographs to answers: `Recogniser` takes pixels, `Photographs` base64 text.
 
-MLflow opens it by `mlflow.pyfunc.load_model` and in its scoring server; `make serve` uses it too. A
-model carries this file and those that it imports, so that it answers where this package is not
-installed.
+MLflow opens `Photographs` by `mlflow.pyfunc.load_model` and in its scoring server; `predict` and
+`serve` use the same code. A model carries this file and those that it imports, so that it answers
+where this package is not installed.
 """
 
 import base64
 import binascii
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -18,44 +20,92 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from nutclf.data.reader import UnreadableImage
-from nutclf.serve.recognise import Recogniser
+from nutclf.data.reader import UnreadableImage, read_image
+from nutclf.evaluate.temperature import Confidence
 
+UNSURE = "unsure"
 COLUMN = "image"
 MAX_IMAGES = 64
 MAX_MEGABYTES = 20
-ALLOWED = (
-    f"1 to {MAX_IMAGES} photographs, each the base64 text of a JPEG or PNG file of up to "
-    f"{MAX_MEGABYTES} MB"
-)
+_EACH = f"the base64 text of a JPEG or PNG file of up to {MAX_MEGABYTES} MB"
+ALLOWED = f"1 to {MAX_IMAGES} photographs, each {_EACH}"
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a model says of one photograph: calibrated probabilities by class name, in its order."""
+
+    probabilities: dict[str, float]
+    threshold: float = 0.0  # the least confidence that is an answer, [0, 1]
+
+    @property
+    def top3(self) -> dict[str, float]:
+        """The three most probable classes, the first one first."""
+        return dict(sorted(self.probabilities.items(), key=lambda item: -item[1])[:3])
+
+    @property
+    def confidence(self) -> float:
+        """Of the most probable class, whether it is the answer or not."""
+        return max(self.probabilities.values())
+
+    @property
+    def label(self) -> str:
+        """The most probable class, or `UNSURE`."""
+        return next(iter(self.top3)) if self.confidence >= self.threshold else UNSURE
+
+    def line(self) -> str:
+        listed = ", ".join(f"{name} {value:.3f}" for name, value in self.top3.items())
+        return f"{UNSURE}: {listed}" if self.label == UNSURE else listed
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "label": self.label,
+            "confidence": self.confidence,
+            "probabilities": self.probabilities,
+            "top3": [{"label": name, "confidence": p} for name, p in self.top3.items()],
+        }
+
+
+class Recogniser:
+    """A network that takes RGB 0..255 [B, H, W, 3], with what its metadata say of using it:
+    `classes` in its order, `image_size`, and the fields of `Confidence` where it has them."""
+
+    def __init__(self, model: keras.Model, metadata: Mapping[str, object]):
+        self._model, self._classes = model, metadata["classes"]
+        self._size, self._confidence = metadata["image_size"], Confidence.of(metadata)
+
+    def read(self, source) -> np.ndarray:
+        """One photograph as the model takes it, uint8 [S, S, 3]; see `read_image`."""
+        return read_image(source, self._size)
+
+    def warm_up(self) -> None:
+        """Traces the graph for one photograph and for any number; takes seconds."""
+        for n in (1, 2):
+            self.recognise(np.zeros((n, self._size, self._size, 3), np.uint8))
+
+    def recognise(self, pixels: np.ndarray) -> list[Recognised]:
+        """Answers to photographs [N, S, S, 3], in their order."""
+        starts = range(0, len(pixels), _BATCH_SIZE)
+        raw = [self._model.predict_on_batch(pixels[i : i + _BATCH_SIZE]) for i in starts]
+        rows = self._confidence.calibrated(np.concatenate(raw)).tolist()
+        threshold = self._confidence.threshold
+        return [Recognised(dict(zip(self._classes, row, strict=True)), threshold) for row in rows]
 
 
 class Refused(MlflowException):
-    """A request that is not answered: status 400, and one sentence that ends with what is allowed.
-
-    Args:
-      problem: the sentence's first half.
-      send: what to send instead.
-    """
+    """A request that is not answered: status 400, and one sentence that ends with what to send."""
 
     def __init__(self, problem: str, send: str = ALLOWED):
         super().__init__(f"{problem}; send {send}.", error_code=BAD_REQUEST)
 
     def serialize_as_json(self) -> str:
-        """The body of the answer.
-
-        MLflow's server puts the whole request before an exception's message; it is left out here.
-        """
-        sentence = self.args[0]
-        return json.dumps({"error_code": self.error_code, "message": sentence})
+        """The body of the answer, without the request that MLflow's server puts before it."""
+        return json.dumps({"error_code": self.error_code, "message": self.args[0]})
 
 
 class Photographs:
-    """Answers to base64 text.
-
-    Args:
-      recogniser: answers to pixels.
-    """
+    """Answers to base64 text."""
 
     def __init__(self, recogniser: Recogniser):
         self._recogniser = recogniser
@@ -64,14 +114,9 @@ class Photographs:
         self._turn = Lock()
 
     def predict(self, data, params: dict | None = None) -> list[dict[str, object]]:
-        """One dictionary per photograph: see `Recognised.as_json`.
+        """Takes a data frame or a dictionary with the column `image`, or a sequence of texts.
 
-        Args:
-          data: a data frame or a dictionary with the column `image`, or a sequence of texts.
-          params: none are known; MLflow hands them over.
-
-        Raises:
-          Refused: no photograph, too many, too large, no base64, or one that cannot be read.
+        Gives a dictionary per photograph, see `Recognised.as_json`, or raises `Refused`.
         """
         texts = _texts(data)
         with self._turn:
@@ -109,12 +154,8 @@ def _texts(data) -> list[object]:
 
 
 def _load_pyfunc(path: str) -> Photographs:
-    """MLflow's entry: opens the .keras file alone, in Keras' safe mode.
-
-    Args:
-      path: of the .keras file; of the model's folder in models logged by earlier versions.
-    """
-    given = Path(path)
+    """MLflow's entry: opens the .keras file at `path` alone, in Keras' safe mode."""
+    given = Path(path)  # of the model's folder, where an earlier version logged it
     folder = given if given.is_dir() else given.parents[1]
     model = keras.models.load_model(folder / "data" / "model.keras", safe_mode=True)
     return Photographs(Recogniser(model, Model.load(str(folder / "MLmodel")).metadata))

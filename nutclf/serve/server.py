@@ -12,8 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
 from nutclf.errors import UserError
-from nutclf.serve.photographs import ALLOWED, COLUMN, Photographs, Refused
-from nutclf.serve.recognise import Recogniser
+from nutclf.serve.photographs import ALLOWED, COLUMN, Photographs, Recogniser, Refused
 
 MAX_REQUEST_MEGABYTES = 128
 _FIELDS = ("dataframe_split", "dataframe_records", "inputs", "instances")
@@ -33,15 +32,15 @@ def application(recogniser: Recogniser) -> FastAPI:
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:
         try:
-            content_type = request.headers.get("content-type", "")
-            data = _parse(content_type, await _body(request))
+            data = _parse(request.headers.get("content-type", ""), await _body(request))
             answers = await run_in_threadpool(photographs.predict, data)
             return Response(json.dumps({"predictions": answers}), media_type=_JSON)
-        except Refused as refused:
-            return _refusal(refused)
+        except Refused as error:
+            refused = error
         except Exception:  # the server goes on; its terminal has the reason, its answer has not
             logging.getLogger("nutclf.serve").exception("a request ended in an error")
-            return _refusal(Refused("The request cannot be answered", _SEND))
+            refused = Refused("The request cannot be answered", _SEND)
+        return Response(refused.serialize_as_json(), 400, media_type=_JSON)
 
     @app.get("/ping")
     @app.get("/health")
@@ -55,18 +54,12 @@ def application(recogniser: Recogniser) -> FastAPI:
     return app
 
 
-def _refusal(refused: Refused) -> Response:
-    return Response(refused.serialize_as_json(), refused.get_http_status_code(), media_type=_JSON)
-
-
 async def _body(request: Request) -> bytes:
-    """The whole body. Raises `Refused`, once all of it has arrived, when it is too large."""
     parts, size = [], 0
+    # Read to its end when it is too large: a client that still sends would not hear the answer.
     async for part in request.stream():
         size += len(part)
-        if size > MAX_REQUEST_MEGABYTES * 1_000_000:
-            parts.clear()  # read to its end: a client that still sends would not hear the answer
-        else:
+        if size <= MAX_REQUEST_MEGABYTES * 1_000_000:
             parts.append(part)
     if size > MAX_REQUEST_MEGABYTES * 1_000_000:
         raise _refused(f"more than {MAX_REQUEST_MEGABYTES} MB in one request")
@@ -76,8 +69,8 @@ async def _body(request: Request) -> bytes:
 def _parse(content_type: str, body: bytes) -> object:
     """What a request holds, for `Photographs.predict`. Raises `Refused` with what is wrong."""
     if content_type.replace(" ", "").lower() not in (_JSON, f"{_JSON};charset=utf-8"):
-        given = repr(content_type[:60])
-        raise _refused(f"the content type {given}" if content_type else "no content type")
+        named = f"the content type {content_type[:60]!r}"
+        raise _refused(named if content_type else "no content type")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -87,7 +80,7 @@ def _parse(content_type: str, body: bytes) -> object:
     if len(given := [name for name in content if name in _FIELDS]) != 1:
         named = ", ".join(repr(name[:30]) for name in given or list(content)[:5]) or "none"
         raise _refused(f"the fields {named}, where one of {', '.join(_FIELDS)} is needed")
-    (field,), value = given, content[given[0]]
+    field, value = given[0], content[given[0]]
     try:
         if field == "dataframe_split":
             return pd.DataFrame(value["data"], columns=value.get("columns"))
@@ -103,20 +96,14 @@ def _refused(what: str) -> Refused:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on host and port.
-
-    Raises:
-      UserError: the port is taken, or the host is none of this machine.
-    """
+    """A listening socket. Raises `UserError`: the port is taken, or the host not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         reason = str(error.strerror or error).partition(" (")[0]
-        raise UserError(
-            f"{host} port {port} cannot be listened on ({reason}); name another with PORT= or "
-            "--host."
-        ) from error
+        problem = f"{host} port {port} cannot be listened on ({reason})"
+        raise UserError(f"{problem}; name another with PORT= or --host.") from error
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

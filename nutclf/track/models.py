@@ -1,9 +1,15 @@
-"""Models in MLflow: logged under their run, opened again by address."""
+"""Models in MLflow: logged under their run, opened again by address.
+
+A model has two interfaces: stock Keras for pixels, which `mlflow.keras.load_model` opens, and
+MLflow's own for photographs, which `mlflow.pyfunc.load_model` and MLflow's scoring server open.
+"""
 
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,15 +17,17 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array, Map, Object, Property
 from yaml import YAMLError
 
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.model.network import predict_pixels
-from nutclf.track import flavor
 from nutclf.track.evaluation import stored_predictions
 from nutclf.track.runs import Run
 from nutclf.track.store import Store
@@ -29,125 +37,133 @@ RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and
 LoadSplit = Callable[[str, int], Split]
 """Reads a split ("train", "valid", "test") at an image size."""
 
-_NAME = "model"
 _FILE = "model.keras"
 _NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflow itself
+_PACKAGE = Path(__file__).parents[1]
+# What the loader imports of ours. Without any __init__.py: a namespace package gives way to the
+# whole package where that is installed, and serves where it is not.
+_CARRIED = ("errors.py", "data/reader.py", "evaluate/temperature.py", "serve/photographs.py")
 
 
 def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str, object]) -> str:
-    """Logs a network under a run.
+    """Logs a network under a RUNNING run; returns its address, `models:/m-...`.
 
     Args:
-      run: RUNNING.
       model: stock Keras, raw pixels 0..255 [B, H, W, 3] to probabilities [B, n_classes]: the
         network itself, or its `.keras` file, which is kept as it is and not opened.
       metadata: JSON-able; kept in the MLmodel file, the class order among it.
-
-    Returns:
-      Its address, `models:/m-...`.
     """
     experiment_id = run.client.get_run(run.run_id).info.experiment_id
     # First, and of this experiment: `Model.log` alone would put it into experiment 0.
-    logged = run.client.create_logged_model(experiment_id, name=_NAME, source_run_id=run.run_id)
+    logged = run.client.create_logged_model(experiment_id, name="model", source_run_id=run.run_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / _FILE
-        if isinstance(model, bytes):
-            file.write_bytes(model)
-        elif isinstance(model, Path):
-            shutil.copyfile(model, file)
-        else:
+        if isinstance(model, keras.Model):
             model.save(file)
+        else:
+            file.write_bytes(model if isinstance(model, bytes) else model.read_bytes())
         info = Model.log(
             None,
-            flavor=flavor,
+            flavor=sys.modules[__name__],  # what MLflow calls so is a module with `save_model`
             keras_file=file,
             model_id=logged.model_id,
             run_id=run.run_id,
-            # Named, not inferred: for that MLflow loads the model in a new process, 11 to 15 s.
-            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
             metadata=dict(metadata),
         )
     return info.model_uri
+
+
+def save_model(keras_file: Path, path: str, mlflow_model: Model) -> None:
+    """For MLflow: writes a model's folder `path`; its network is copied, not opened."""
+    # As mlflow.keras.save_model describes it; that function takes a network, seconds to open.
+    mlflow_model.add_flavor(
+        "keras",
+        data="data",
+        keras_version=keras.__version__,
+        keras_backend=keras.backend.backend(),
+        save_exported_model=False,
+    )
+    # Base64 text in, one answer each out. As an argument it asks for an example, in a warning.
+    text, number = DataType.string, DataType.double
+    ranked = Object([Property("label", text), Property("confidence", number)])
+    columns = [text, number, Map(number), Array(ranked)]
+    names = ["label", "confidence", "probabilities", "top3"]
+    answer = Schema([ColSpec(*column) for column in zip(columns, names, strict=True)])
+    mlflow_model.signature = ModelSignature(Schema([ColSpec(text, "image")]), answer)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / _PACKAGE.name
+        for name in _CARRIED:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_PACKAGE / name, package / name)
+        pyfunc.save_model(
+            path,
+            loader_module="nutclf.serve.photographs",  # in every logged model: it stays
+            data_path=str(keras_file),
+            code_paths=[str(package)],
+            mlflow_model=mlflow_model,
+            # Named, not inferred: for that MLflow loads the model in a new process, 11 to 15 s.
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
+        )
 
 
 def load_model(store: Store, uri: str) -> keras.Model:
     """Opens a logged or registered model: its .keras file alone, in Keras' safe mode.
 
     MLflow's own loader follows what lies beside it, such as a SavedModel, which is a program.
-
-    Raises:
-      UserError: its files are gone, or are not what was saved.
+    Raises `UserError`: its files are gone, or are not what was saved.
     """
-    folder = _folder(store, uri)
-    try:
+    with _opened(store, uri) as folder:
         return keras.models.load_model(folder / "data" / _FILE, safe_mode=True)
-    except (ValueError, TypeError, OSError) as error:
-        raise _refused(store, uri, error) from error
 
 
 def load_metadata(store: Store, uri: str) -> dict[str, object]:
     """What was kept beside a model when it was logged. Raises `UserError` as `load_model` does."""
-    folder = _folder(store, uri)
-    try:
+    with _opened(store, uri) as folder:
         return mlflow.models.get_model_info(str(folder)).metadata
-    except (ValueError, TypeError, OSError, YAMLError) as error:
-        raise _refused(store, uri, error) from error
 
 
-def _folder(store: Store, uri: str) -> Path:
+@contextmanager
+def _opened(store: Store, uri: str) -> Iterator[Path]:
+    """The folder of a model; what goes wrong with its files becomes a `UserError`."""
     store.use()
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except (OSError, MlflowException) as error:
+        yield Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (ValueError, TypeError, OSError, YAMLError, MlflowException) as error:
         if getattr(error, "error_code", "RESOURCE_DOES_NOT_EXIST") != "RESOURCE_DOES_NOT_EXIST":
             raise  # a server that is away, say
-        raise _refused(store, uri, error) from error
-
-
-def _refused(store: Store, uri: str, error: Exception) -> UserError:
-    reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
-    return UserError(
-        f"The model {uri} of {store.tracking_uri} is not opened, as its files are not those that "
-        f"were saved ({reason}); put them back, or see what is wrong with `make doctor`."
-    )
+        reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
+        raise UserError(
+            f"The model {uri} of {store.tracking_uri} is not opened, as its files are not those "
+            f"that were saved ({reason}); put them back, or see what is wrong with `make doctor`."
+        ) from error
 
 
 @dataclass(frozen=True)
 class Reloaded:
-    """A model from the records.
-
-    Attributes:
-      model: raw pixels in.
-      classes: in the model's order, read from its metadata.
-      image_size: side of the images that it was trained on.
-      valid: its predictions of today's valid split, whatever data it was trained on.
-    """
+    """A model from the records, and its class order and image size of its metadata."""
 
     model: keras.Model
     classes: list[str]
     image_size: int
-    valid: pd.DataFrame
+    valid: pd.DataFrame  # its predictions of today's valid split, whatever it was trained on
 
     def predict(self, images: Split) -> pd.DataFrame:
-        """The table of its predictions; one pass."""
-        return _predictions(self.model, images, self.classes)
+        y_prob = predict_pixels(self.model, images.pixels)
+        return prediction_table(images.paths, images.labels, y_prob, self.classes)
 
 
 def reload(store: Store, uri: str, load_split: LoadSplit) -> Reloaded:
     """Opens a model and predicts the valid split."""
-    metadata, model = load_metadata(store, uri), load_model(store, uri)
-    classes, size = metadata["classes"], metadata["image_size"]
-    return Reloaded(model, classes, size, _predictions(model, load_split("valid", size), classes))
+    known, model = load_metadata(store, uri), load_model(store, uri)
+    found = Reloaded(model, known["classes"], known["image_size"], None)
+    return replace(found, valid=found.predict(load_split("valid", found.image_size)))
 
 
 def reload_proved(store: Store, uri: str, run: Run, load_split: LoadSplit) -> Reloaded:
-    """Opens a model and compares its probabilities with those that its run recorded.
+    """Opens a model and compares its valid probabilities with those that its run recorded.
 
-    On the valid split, whose predictions were recorded before the model was saved. Before anything
-    is decided: a model that is not what it was must not see the test split either.
-
-    Raises:
-      RuntimeError: a probability differs by more than `RELOAD_TOLERANCE`.
+    A model that is not what it was must not see the test split. Raises `RuntimeError`: a
+    probability differs by more than `RELOAD_TOLERANCE`.
     """
     reloaded, recorded = reload(store, uri, load_split), stored_predictions(run, "valid")
     again = reloaded.valid.set_index("path").loc[recorded["path"], reloaded.classes]
@@ -158,8 +174,3 @@ def reload_proved(store: Store, uri: str, run: Run, load_split: LoadSplit) -> Re
             "what the run recorded; its files are not those that were saved, and it stays out"
         )
     return reloaded
-
-
-def _predictions(model: keras.Model, images: Split, classes: list[str]) -> pd.DataFrame:
-    y_prob = predict_pixels(model, images.pixels)
-    return prediction_table(images.paths, images.labels, y_prob, classes)

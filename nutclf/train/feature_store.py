@@ -13,7 +13,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 _WAIT_NOTICE_S = 5.0
-_PARTS = {".json": "record", ".npy": "array"}
 _FILES = "[jnp]*"  # suffixes of an entry: json, npy and partial-<process>, but not lock
 Fill = Callable[[np.ndarray], None]
 
@@ -23,15 +22,11 @@ def _silent(line: str) -> None:
 
 
 class FeatureStore:
-    """Arrays named by a hash of everything they depend on.
+    """Arrays named by a hash of everything they depend on; `say` takes lines for a person.
 
     An entry is `<name>.npy` beside `<name>.json`, its key and checksum. Both are renamed into
-    place, the array first: a process killed at any instant leaves what counts as missing.
-
-    Args:
-      folder: created if missing.
-      budget_bytes: the least recently used entries are removed to stay within it.
-      say: takes a line of progress for a person.
+    place, the array first: a process killed at any instant leaves what counts as missing. The least
+    recently used entries are removed to stay within the budget.
     """
 
     def __init__(self, folder: Path, budget_bytes: int, say: Callable[[str], None] = _silent):
@@ -45,11 +40,9 @@ class FeatureStore:
         return n_bytes <= min(self.budget_bytes, free)
 
     def get(self, key: dict, shape: tuple[int, ...], dtype: str, fill: Fill) -> np.ndarray:
-        """The array for `key`, read-only and memory-mapped; computed if it is not stored.
+        """The array for `key`, read-only and memory-mapped; `fill` writes it if it is not stored.
 
-        Args:
-          key: JSON-serialisable; everything that the content depends on.
-          fill: writes the content into the array that it is given.
+        Everything that the content depends on is in the key, which is JSON-serialisable.
         """
         key = key | {"shape": list(shape), "dtype": dtype}
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -57,9 +50,9 @@ class FeatureStore:
         if array is None:
             with self._lock(name):
                 array, damage = self._load(name)  # another process may have made it since
+                if damage:
+                    self._say(f"feature store: entry {name[:8]} is {damage}; making it again")
                 if array is None:
-                    if damage:
-                        self._say(f"feature store: entry {name[:8]} is {damage}; making it again")
                     self._remove(name)  # also what a killed process left of it
                     self._make_room(int(np.prod(shape)) * np.dtype(dtype).itemsize)
                     array = self._write(name, key, shape, dtype, fill)
@@ -84,18 +77,18 @@ class FeatureStore:
     def _leftover(self, name: str) -> str:
         """What a killed process left of an entry whose lock is held, in words; "" for nothing."""
         kinds = {file.suffix for file in self.folder.glob(f"{name}.{_FILES}")}
-        if kinds - set(_PARTS):
+        missing = {".json": "its record is missing", ".npy": "its array is missing"}
+        if kinds - missing.keys():
             return "half-written by a process that is gone"
-        missing = [part for kind, part in _PARTS.items() if kinds and kind not in kinds]
-        return f"its {missing[0]} is missing" if missing else ""
+        return next((said for kind, said in missing.items() if kinds and kind not in kinds), "")
 
     def _load(self, name: str) -> tuple[np.ndarray | None, str]:
         """The entry and ""; None and "" where it is missing; None and what is wrong with it."""
-        array_file = self.folder / f"{name}.npy"
+        file = self.folder / f"{name}.npy"
         try:
-            record = json.loads(array_file.with_suffix(".json").read_text())
-            array = np.load(array_file, mmap_mode="r")
-            if name not in self._checked and _checksum(array_file) != record["crc32"]:
+            record = json.loads(file.with_suffix(".json").read_text())
+            array = np.load(file, mmap_mode="r")
+            if name not in self._checked and _checksum(file) != record["crc32"]:
                 raise ValueError("checksum differs")
         except FileNotFoundError:
             return None, ""
@@ -160,10 +153,10 @@ class FeatureStore:
     def _entries(self) -> list[tuple[float, int, str]]:
         """(last use, bytes, name) of every whole entry."""
         entries = []
-        for record_file in self.folder.glob("*.json"):
+        for file in self.folder.glob("*.json"):
             with suppress(FileNotFoundError):  # removed by another process since the listing
-                size = record_file.with_suffix(".npy").stat().st_size
-                entries.append((record_file.stat().st_mtime, size, record_file.stem))
+                size = file.with_suffix(".npy").stat().st_size
+                entries.append((file.stat().st_mtime, size, file.stem))
         return entries
 
 

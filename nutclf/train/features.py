@@ -1,8 +1,7 @@
 """What a tail trains on: the frozen prefix applied to every view, from the store or on the fly."""
 
 import hashlib
-from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, partial
 
 import keras
 import numpy as np
@@ -12,7 +11,7 @@ from nutclf.config import Augmentation
 from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
-from nutclf.model.prefix import BATCH_SIZE, Prefix, compiler, cut_to_cut, pixels_to_cut
+from nutclf.model.prefix import BATCH_SIZE, compiler, cut_to_cut, pixels_to_cut
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.views import UNTOUCHED, Augmenter
 
@@ -23,8 +22,8 @@ class FrozenPart:
     Args:
       backbone: its weights are read, never changed.
       augmentation, seed: of the study; they fix every view.
-      deepest: the largest number of unfrozen layers. What enters them is computed from pixels, and
-        the features of every later cut from that.
+      deepest: the largest number of unfrozen layers. What enters them, at the base cut, is computed
+        from pixels, and the features of every later cut from that, by `base_to(cut)`.
     """
 
     def __init__(self, backbone: Backbone, augmentation: Augmentation, seed: int, deepest: int):
@@ -32,36 +31,17 @@ class FrozenPart:
         self.trunk = cuts.trunk(backbone.model)
         self.base_cut = cuts.cut_for_depth(self.trunk, deepest)
         self._augmenter = Augmenter(augmentation, backbone.spec.image_size, seed)
-        self._graphs: dict[tuple[int | None, int], Prefix] = {}
+        self._pixels_to = cache(partial(pixels_to_cut, backbone.spec, self.trunk))
+        self.base_to = cache(partial(cut_to_cut, self.trunk, self.base_cut))
 
     def shape(self, cut: int) -> tuple[int, ...]:
         """Of the features of one image at `cut`."""
         return tuple(self.trunk.layers[cut].output.shape[1:])
 
-    def from_pixels(
-        self, cut: int, view: int, images: Split, rows: np.ndarray
-    ) -> Iterator[np.ndarray]:
-        """Features at `cut` of view `view` of the images `rows`, a batch at a time."""
-        prefix = self._graph(None, cut)
-        for start in range(0, len(rows), BATCH_SIZE):
-            batch = rows[start : start + BATCH_SIZE]
-            keys = [images.keys[row] for row in batch]
-            yield prefix(self._augmenter.view(images.pixels[batch], keys, view))
-
-    def from_base(self, cut: int, base: np.ndarray) -> Iterator[np.ndarray]:
-        """Features at `cut` from those at the base cut, in order, a batch at a time."""
-        prefix = self._graph(self.base_cut, cut)
-        for start in range(0, len(base), BATCH_SIZE):
-            yield prefix(base[start : start + BATCH_SIZE])
-
-    def _graph(self, start: int | None, cut: int) -> Prefix:
-        if (start, cut) not in self._graphs:
-            self._graphs[start, cut] = (
-                pixels_to_cut(self.backbone.spec, self.trunk, cut)
-                if start is None
-                else cut_to_cut(self.trunk, start, cut)
-            )
-        return self._graphs[start, cut]
+    def from_pixels(self, cut: int, view: int, images: Split, rows: np.ndarray) -> np.ndarray:
+        """Features at `cut` of view `view` of `rows`, a batch of the images."""
+        keys = [images.keys[row] for row in rows]
+        return self._pixels_to(cut)(self._augmenter.view(images.pixels[rows], keys, view))
 
     def describes(self, cut: int) -> dict:
         """What the features at `cut` depend on, besides the images and the view."""
@@ -85,49 +65,40 @@ class StoredFeatures:
     def __init__(self, part: FrozenPart, cut: int, images: Split, store: FeatureStore, dtype: str):
         self._part, self._cut, self._images = part, cut, images
         self._store, self._dtype = store, dtype
-        self._open_views: dict[int, np.ndarray] = {}
-
-    def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
-        """Features [len(rows), ...] of view `view` for the images `rows`."""
-        return self._view(view)[rows].astype(np.float32, copy=False)
+        self._digest = hashlib.sha256("\n".join(images.keys).encode()).hexdigest()
+        self._views: dict[int, np.ndarray] = {}
 
     @property
     def bytes_per_view(self) -> int:
-        """Disk that one view takes."""
         one = int(np.prod(self._part.shape(self._cut))) * np.dtype(self._dtype).itemsize
         return one * len(self._images.keys)
 
     def prepare(self, view: int) -> None:
         """Makes the features of `view` now, if they are not there yet."""
-        self._view(view)
+        if view not in self._views:
+            self._views[view] = self._make(self._cut, view)
 
-    def _view(self, view: int) -> np.ndarray:
-        if view not in self._open_views:
-            self._open_views[view] = self._make(self._cut, view)
-        return self._open_views[view]
+    def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
+        """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
+        self.prepare(view)
+        return self._views[view][rows].astype(np.float32, copy=False)
 
     def _make(self, cut: int, view: int) -> np.ndarray:
-        key = self._part.describes(cut) | {"view": view, "images": self._images_digest}
-        shape = (len(self._images.keys), *self._part.shape(cut))
+        part = self._part
+
+        def fill(out: np.ndarray) -> None:
+            base = None if cut == part.base_cut else self._make(part.base_cut, view)
+            for rows in _batches(np.arange(len(out))):
+                if base is None:
+                    out[rows] = part.from_pixels(cut, view, self._images, rows)
+                else:
+                    out[rows] = part.base_to(cut)(base[rows])
+
+        key = part.describes(cut) | {"view": view, "images": self._digest}
+        shape = (len(self._images.keys), *part.shape(cut))
         # Evaluation reads the untouched view: it keeps full precision, so that the whole network
         # gives the same probabilities as its tail.
-        dtype = "float32" if view == UNTOUCHED else self._dtype
-        return self._store.get(key, shape, dtype, lambda out: self._fill(out, cut, view))
-
-    def _fill(self, out: np.ndarray, cut: int, view: int) -> None:
-        if cut == self._part.base_cut:
-            every = np.arange(len(self._images.keys))
-            batches = self._part.from_pixels(cut, view, self._images, every)
-        else:
-            batches = self._part.from_base(cut, self._make(self._part.base_cut, view))
-        start = 0
-        for batch in batches:
-            out[start : start + len(batch)] = batch
-            start += len(batch)
-
-    @cached_property
-    def _images_digest(self) -> str:
-        return hashlib.sha256("\n".join(self._images.keys).encode()).hexdigest()
+        return self._store.get(key, shape, "float32" if view == UNTOUCHED else self._dtype, fill)
 
 
 class StreamedFeatures:
@@ -140,8 +111,12 @@ class StreamedFeatures:
         """Nothing can be made ahead."""
 
     def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
-        """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
-        return np.concatenate(list(self._part.from_pixels(self._cut, view, self._images, rows)))
+        of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
+        return np.concatenate([of_batch(batch) for batch in _batches(rows)])
+
+
+def _batches(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
 
 
 Features = StoredFeatures | StreamedFeatures

@@ -20,46 +20,29 @@ from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import OnEpoch
 from nutclf.train.workbench import FitResult, Workbench
 
-ALL = -1
-"""The fold of a job that holds no image out."""
+ALL = -1  # the fold of a job that holds no image out
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all jobs of a study share.
-
-    Attributes:
-      config: of the study.
-      data: its images; the column `fold` of the training rows says where each is held out.
-      weights: "pretrained" or "random".
-      digest: of the backbone's weights.
-      features: where features are kept.
-    """
+    """What all jobs of a study share."""
 
     config: StudyConfig
-    data: DataSet
-    weights: str
-    digest: str
+    data: DataSet  # the column `fold` of the training rows says where each is held out
+    weights: str  # "pretrained" or "random"
+    digest: str  # of the backbone's weights
     features: FeatureStore
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """One fit: a fold of a recipe, or the recipe on the whole training split.
-
-    Attributes:
-      setting: of the study.
-      recipe: how to train.
-      seed: of initial weights, dropout and the order of images.
-      fold: which images are held out; `ALL` for none.
-      may_stop: whether the driver may stop it after any epoch: the worker then waits for its word.
-    """
+    """One fit: a fold of a recipe, or the recipe on the whole training split."""
 
     setting: Setting
     recipe: Recipe
-    seed: int
-    fold: int = ALL
-    may_stop: bool = False
+    seed: int  # of initial weights, dropout and the order of images
+    fold: int = ALL  # of the images that are held out
+    may_stop: bool = False  # by the driver after any epoch: the worker then waits for its word
 
 
 @dataclass(frozen=True)
@@ -72,15 +55,10 @@ class AssembleJob:
 
 @dataclass(frozen=True)
 class Assembled:
-    """The whole network as a file.
-
-    Attributes:
-      keras_file: a `.keras` file: raw pixels in, stock Keras.
-      y_prob: its probabilities on the valid split, float32 [n, n_classes].
-    """
+    """The whole network as a `.keras` file: raw pixels in, stock Keras."""
 
     keras_file: bytes
-    y_prob: np.ndarray
+    y_prob: np.ndarray  # its probabilities on the valid split, float32 [n, n_classes]
 
 
 Job = FitJob | AssembleJob
@@ -91,14 +69,8 @@ _bench: tuple[tuple, Workbench] | None = None
 def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> FitResult | Assembled:
     """Does a job in this process; images and network stay open for the study's next job.
 
-    Args:
-      job: what to do.
-      on_epoch: see `nutclf.train.learner.OnEpoch`.
-      say: takes a line of progress for a person.
-
-    Raises:
-      UserError: the images or weights here are not those of the job.
-      NonFiniteLoss: the recipe cannot be trained.
+    `say` takes a line of progress for a person. Raises `UserError`: the images or weights here are
+    not those of the job; `NonFiniteLoss`: the recipe cannot be trained.
     """
     bench = _open(job.setting, say)
     if isinstance(job, FitJob):
@@ -114,17 +86,15 @@ def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> FitResult | 
 
 def _open(setting: Setting, say: Callable[[str], None]) -> Workbench:
     global _bench  # noqa: PLW0603 - a process serves one study at a time
-    key = (setting.config, setting.data.fingerprint, setting.digest)
+    config, data, digest = setting.config, setting.data, setting.digest
+    key = (config, data.fingerprint, digest)
     if _bench is None or _bench[0] != key:
-        config, data = setting.config, setting.data
         seed_everything(config.seed)
-        backbone = load_backbone(
-            config.backbone, setting.weights, config.image_size, setting.digest
-        )
-        if backbone.digest != setting.digest:
+        backbone = load_backbone(config.backbone, setting.weights, config.image_size, digest)
+        if backbone.digest != digest:
             raise UserError(
                 f"This worker has other weights of {config.backbone} ({backbone.origin}, digest "
-                f"{backbone.digest[:12]}) than the study ({setting.digest[:12]}); give it the same "
+                f"{backbone.digest[:12]}) than the study ({digest[:12]}); give it the same "
                 "ones with NUTCLF_WEIGHTS."
             )
         size = backbone.spec.image_size

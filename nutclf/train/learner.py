@@ -11,13 +11,11 @@ from nutclf.config import PLATEAU, STEP, WARMUP_LEARNING_RATE, Recipe
 from nutclf.model.network import head_of
 from nutclf.train.features import Features
 
-_MONITOR = "val_cross_entropy"
-_NAMES = {
+_NAMES = {  # Keras' and ours; losses without label smoothing, so that recipes compare
     "cross_entropy": "train_loss",
     "accuracy": "train_accuracy",
     "val_cross_entropy": "valid_loss",
     "val_accuracy": "valid_accuracy",
-    "learning_rate": "learning_rate",
 }
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -29,34 +27,11 @@ class NonFiniteLoss(Exception):
 
 
 @dataclass(frozen=True)
-class Examples:
-    """What one fit learns from.
-
-    Attributes:
-      at_cut: features of one split's images where the tail begins.
-      pooled: their pooled features, which the head warms up on; None without a warm-up.
-      rows: which images, int64 [n].
-      labels: class of every image of the split (not of `rows` only), int64 [N].
-    """
-
-    at_cut: Features
-    pooled: Features | None
-    rows: np.ndarray
-    labels: np.ndarray
-
-
-@dataclass(frozen=True)
 class History:
-    """The epochs of a fit.
-
-    Attributes:
-      epochs: a dict an epoch, its keys the values of `_NAMES`. Losses are cross-entropies without
-        label smoothing, so that recipes compare.
-      best_epoch: 1-based; its weights are the ones kept.
-    """
+    """The epochs of a fit: losses (without label smoothing), accuracies and learning rate."""
 
     epochs: list[dict[str, float]]
-    best_epoch: int
+    best_epoch: int  # 1-based; its weights are the ones kept
 
     @property
     def best(self) -> dict[str, float]:
@@ -67,17 +42,9 @@ class History:
 class Learner:
     """The tail of one recipe, with its optimizer; each fit starts from the same initial state.
 
-    Keras traces a training graph for seconds; the folds of one recipe share it.
-
-    Args:
-      tail: from `network.build_tail`; its layers' `trainable` flags say what trains.
-      cut: where it begins.
-      recipe: how to train.
-      seed: of the order of examples.
-
-    Attributes:
-      tail: holds the weights of the last fit's best epoch.
-      n_epochs: passes over the examples, warm-up included.
+    Keras traces a training graph for seconds; the folds of one recipe share it. The tail, from
+    `network.build_tail`, takes what layer `cut` puts out, and its layers' `trainable` flags say
+    what trains. The seed is of the order of examples.
     """
 
     def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
@@ -91,9 +58,11 @@ class Learner:
 
     def fit(
         self,
-        train: Examples,
+        at_cut: Features,
+        pooled: Features | None,
+        rows: np.ndarray,
+        labels: np.ndarray,
         valid: tuple[np.ndarray, np.ndarray],
-        *,
         n_views: int,
         better: Callable[[dict, dict], bool],
         on_epoch: OnEpoch = lambda epoch, figures: None,
@@ -101,57 +70,46 @@ class Learner:
         """Trains from the initial state and leaves `tail` with the weights of its best epoch.
 
         Args:
-          train: examples to learn from; epoch e sees view e mod `n_views`.
+          at_cut, pooled: what enters the tail, and what the head warms up on (None without a
+            warm-up). Epoch e sees view e mod `n_views`, warm-up included.
+          rows, labels: images to learn from, int64 [n], and classes of the whole split, int64 [N].
           valid: features [n, ...] and one-hot labels [n, n_classes], evaluated each epoch.
-          n_views: views of an image that exist.
           better: whether one epoch's figures beat another's.
-          on_epoch: see `OnEpoch`.
 
-        Raises:
-          NonFiniteLoss: the loss is inf or nan.
+        Raises `NonFiniteLoss`: the loss is inf or nan.
         """
+        one_hot = np.eye(self.tail.output_shape[-1], dtype=np.float32)[labels]
+        size, warmup = self.recipe.batch_size, self.recipe.warmup_epochs
+
+        def batches(features: Features, epochs: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            # They end with the last epoch because Keras reads ahead: from an endless source it
+            # would take batches whose view has not been prepared.
+            for epoch in epochs:
+                order = np.random.default_rng((self._seed, epoch)).permutation(rows)
+                for start in range(0, len(order), size):
+                    # Sorted: a batch is a set to the optimizer, and the disk reads forward.
+                    batch = np.sort(order[start : start + size])
+                    yield features.batch(epoch % n_views, batch), one_hot[batch]
+
         for variable, value in self._initial:
             variable.assign(value)
-        recipe, steps = self.recipe, math.ceil(len(train.rows) / self.recipe.batch_size)
-        if recipe.warmup_epochs:
+        options = {"steps_per_epoch": math.ceil(len(rows) / size), "shuffle": False, "verbose": 0}
+        if warmup:
             # A random head would wreck the layers below it: it learns first, alone, on vectors.
-            self._models[1].fit(
-                self._batches(train.pooled, train, n_views, range(recipe.warmup_epochs)),
-                epochs=recipe.warmup_epochs,
-                steps_per_epoch=steps,
-                shuffle=False,
-                verbose=0,
-            )
-        epochs = range(recipe.warmup_epochs, self.n_epochs)
+            self._models[1].fit(batches(pooled, range(warmup)), epochs=warmup, **options)
         keeper = _KeepBestEpoch(better, on_epoch)
         self.tail.fit(
-            self._batches(train.at_cut, train, n_views, epochs),
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,
+            batches(at_cut, range(warmup, self.n_epochs)),
+            epochs=self.recipe.epochs,
             validation_data=valid,
             validation_batch_size=256,
-            callbacks=[keras.callbacks.TerminateOnNaN(), keeper, schedule_callback(recipe)],
-            verbose=0,
+            callbacks=[keras.callbacks.TerminateOnNaN(), keeper, _schedule(self.recipe)],
+            **options,
         )
-        return keeper.finish(self.tail)
-
-    def _batches(
-        self, features: Features, train: Examples, n_views: int, epochs: range
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of `epochs`: each a new order and the next view, both fixed by the seed.
-
-        They end with the last epoch because Keras reads ahead: from an endless source it would take
-        batches whose view has not been prepared.
-        """
-        one_hot = np.eye(self.tail.output_shape[-1], dtype=np.float32)
-        size = self.recipe.batch_size
-        for epoch in epochs:
-            order = np.random.default_rng((self._seed, epoch)).permutation(train.rows)
-            for start in range(0, len(order), size):
-                # Sorted: a batch is a set to the optimizer, and the disk reads forward.
-                rows = np.sort(order[start : start + size])
-                yield features.batch(epoch % n_views, rows), one_hot[train.labels[rows]]
+        if not keeper.best_epoch:
+            raise NonFiniteLoss("in the first epoch")
+        self.tail.set_weights(keeper.best_weights)
+        return History(keeper.epochs, keeper.best_epoch)
 
 
 def _compiled(model: keras.Model, recipe: Recipe, learning_rate: float) -> keras.Model:
@@ -173,53 +131,38 @@ class _KeepBestEpoch(keras.callbacks.Callback):
     def __init__(self, better: Callable[[dict, dict], bool], on_epoch: OnEpoch):
         super().__init__()
         self._better, self._on_epoch = better, on_epoch
-        self._epochs: list[dict[str, float]] = []
-        self._best_epoch, self._best_weights = 0, None
+        self.epochs: list[dict[str, float]] = []
+        self.best_epoch, self.best_weights = 0, None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        figures = {ours: float(logs[theirs]) for theirs, ours in _NAMES.items()}
         # The rate is read before the schedule, later in the list of callbacks, changes it.
-        seen = logs | {"learning_rate": float(self.model.optimizer.learning_rate)}
-        figures = {ours: float(seen[theirs]) for theirs, ours in _NAMES.items()}
+        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
         weights = self.model.get_weights()
         # ReLU makes 0 of NaN: a network can be destroyed while its loss looks finite.
         whole = all(np.isfinite(weight).all() for weight in weights)
         if not whole or not all(math.isfinite(value) for value in figures.values()):
             raise NonFiniteLoss(f"in epoch {epoch + 1}: {figures}, weights finite: {whole}")
-        self._epochs.append(figures)
-        if self._best_epoch == 0 or self._better(figures, self._epochs[self._best_epoch - 1]):
-            self._best_epoch, self._best_weights = epoch + 1, weights
+        self.epochs.append(figures)
+        if self.best_epoch == 0 or self._better(figures, self.epochs[self.best_epoch - 1]):
+            self.best_epoch, self.best_weights = epoch + 1, weights
         self._on_epoch(epoch + 1, figures)
-
-    def finish(self, model: keras.Model) -> History:
-        """Puts the best weights into `model`."""
-        if self._best_weights is None:
-            raise NonFiniteLoss("in the first epoch")
-        model.set_weights(self._best_weights)
-        return History(self._epochs, self._best_epoch)
 
 
 def rate_at(recipe: Recipe, epoch: int) -> float:
     """The learning rate of epoch `epoch` (0 first) under a schedule fixed in advance.
 
-    cosine: half a cosine from the base rate in epoch 0 towards 0 after the last epoch
-    (Loshchilov & Hutter 2017, without restarts). step: times the factor of `STEP` after each
-    third of the training. constant, and the start of plateau: the base rate.
+    cosine: half a cosine towards 0 after the last epoch (Loshchilov & Hutter 2017, no restarts).
+    step: times the factor of `STEP` after each stage. Others, plateau too: the base rate.
     """
-    base = recipe.learning_rate
-    if recipe.lr_schedule == "cosine":
-        return base * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
-    if recipe.lr_schedule == "step":
-        return base * STEP["factor"] ** (epoch * STEP["stages"] // recipe.epochs)
-    return base
+    share = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs)),
+        "step": STEP["factor"] ** (epoch * STEP["stages"] // recipe.epochs),
+    }
+    return recipe.learning_rate * share.get(recipe.lr_schedule, 1)
 
 
-def schedule_callback(recipe: Recipe, monitor: str = _MONITOR) -> keras.callbacks.Callback:
-    """The callback that moves the optimizer's learning rate, once an epoch, as the recipe says.
-
-    Args:
-      recipe: names the schedule.
-      monitor: the quantity, smaller is better, that "plateau" waits for.
-    """
+def _schedule(recipe: Recipe) -> keras.callbacks.Callback:
     if recipe.lr_schedule == "plateau":
-        return keras.callbacks.ReduceLROnPlateau(monitor=monitor, mode="min", **PLATEAU)
+        return keras.callbacks.ReduceLROnPlateau("val_cross_entropy", mode="min", **PLATEAU)
     return keras.callbacks.LearningRateScheduler(lambda epoch: rate_at(recipe, epoch))

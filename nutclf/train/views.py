@@ -25,11 +25,9 @@ class _PureSeed(keras.random.SeedGenerator):
     """
 
     def __init__(self, seed: tf.Tensor):  # no super(): the state that it makes is what we avoid
-        self._seed = seed
-        self._draws = 0
+        self._seed, self._draws = seed, 0
 
     def next(self, ordered: bool = True) -> tf.Tensor:
-        """The next of this image's seeds, int32 [2]."""
         self._draws += 1
         return self._seed + tf.constant([0, self._draws], tf.int32)
 
@@ -42,35 +40,27 @@ def view_seed(seed: int, view: int, key: str) -> tuple[int, int]:
 
 
 class Augmenter:
-    """Draws views of images of one size; its graph is traced once.
-
-    Args:
-      augmentation: what may change.
-      size: side of the images, pixels.
-      seed: of the study.
-    """
+    """Draws views of images of `size` by `size` pixels; its graph is traced once."""
 
     def __init__(self, augmentation: Augmentation, size: int, seed: int):
+        enlarged = round(size * augmentation.resize)
+        flips = [keras.layers.RandomFlip("horizontal")] if augmentation.horizontal_flip else []
+        self._layers = [
+            keras.layers.RandomRotation(augmentation.rotation, fill_mode="reflect"),
+            keras.layers.Resizing(enlarged, enlarged),
+            keras.layers.RandomCrop(size, size),
+            *flips,
+            keras.layers.RandomZoom(augmentation.zoom, fill_mode="reflect"),
+        ]
         self._seed = seed
-        self._layers = _layers(augmentation, size)
-        self._graph = tf.function(
-            self._batch,
-            input_signature=[
-                tf.TensorSpec((None, size, size, 3), tf.uint8),
-                tf.TensorSpec((None, 2), tf.int32),
-            ],
-        )
+        shapes = [(None, size, size, 3), tf.uint8], [(None, 2), tf.int32]
+        signature = [tf.TensorSpec(*each) for each in shapes]
+        self._graph = tf.function(self._batch, input_signature=signature)
 
     def view(self, pixels: np.ndarray, keys: Sequence[str], view: int) -> np.ndarray:
-        """View `view` of every image.
+        """View `view`, 0 and up or `UNTOUCHED`, of uint8 RGB images [B, S, S, 3], as such.
 
-        Args:
-          pixels: uint8 RGB [B, S, S, 3].
-          keys: one name an image, the same for the same pixels (its content's hash).
-          view: 0 and up, or `UNTOUCHED`, which returns `pixels`.
-
-        Returns:
-          uint8 [B, S, S, 3].
+        `keys` name the images, the same for the same pixels (their content's hash).
         """
         if view == UNTOUCHED:
             return pixels
@@ -78,34 +68,16 @@ class Augmenter:
         return self._graph(pixels, seeds).numpy()
 
     def _batch(self, pixels: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        changed = tf.map_fn(
-            lambda one: _augment(self._layers, *one),
-            (tf.cast(pixels, tf.float32), seeds),
-            fn_output_signature=tf.float32,
-        )
+        images = tf.cast(pixels, tf.float32)
+        changed = tf.map_fn(self._augment, (images, seeds), fn_output_signature=tf.float32)
         return tf.cast(tf.clip_by_value(tf.round(changed), 0, 255), tf.uint8)
 
-
-def _layers(augmentation: Augmentation, size: int) -> list[keras.Layer]:
-    enlarged = round(size * augmentation.resize)
-    layers = [
-        keras.layers.RandomRotation(augmentation.rotation, fill_mode="reflect"),
-        keras.layers.Resizing(enlarged, enlarged),
-        keras.layers.RandomCrop(size, size),
-    ]
-    if augmentation.horizontal_flip:
-        layers.append(keras.layers.RandomFlip("horizontal"))
-    layers.append(keras.layers.RandomZoom(augmentation.zoom, fill_mode="reflect"))
-    return layers
-
-
-def _augment(layers: list[keras.Layer], image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Applies `layers` to one image [S, S, 3], float32 0..255."""
-    source = _PureSeed(seed)
-    for layer in layers:
-        if isinstance(layer, keras.layers.Resizing):
-            image = layer(image)
-        else:
-            change = layer.get_random_transformation(image, training=True, seed=source)
-            image = layer.transform_images(image, change, training=True)
-    return image
+    def _augment(self, image_and_seed: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        image, source = image_and_seed[0], _PureSeed(image_and_seed[1])
+        for layer in self._layers:
+            if isinstance(layer, keras.layers.Resizing):
+                image = layer(image)
+            else:
+                change = layer.get_random_transformation(image, training=True, seed=source)
+                image = layer.transform_images(image, change, training=True)
+        return image

@@ -16,39 +16,25 @@ from nutclf.model.backbones import Backbone
 from nutclf.process import n_threads
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import Features, FrozenPart, StoredFeatures, StreamedFeatures
-from nutclf.train.learner import Examples, History, Learner, OnEpoch
+from nutclf.train.learner import History, Learner, OnEpoch
 from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
 ASSEMBLY_TOLERANCE = 1e-4
 _WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
 
-TailWeights = Mapping[str, Sequence[np.ndarray]]
-"""Weights of the layers of a tail, by layer name."""
-
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit gives.
-
-    Attributes:
-      recipe, seed: what was fitted.
-      history: its epochs.
-      weights: of the tail in its best epoch.
-      valid: probabilities of the valid split, float32 [n_valid, C].
-      held_out: probabilities of the training images it did not learn from, in the order of the
-        split, float32 [n, C]; None where it learned from all.
-      facts: parameters for a run: sizes, weights, processors.
-      seconds_features, seconds_train: spent making features, and training on them.
-    """
+    """What a fit gives; `held_out` are the training images that it did not learn from."""
 
     recipe: Recipe
     seed: int
     history: History
-    weights: TailWeights
-    valid: np.ndarray
-    held_out: np.ndarray | None
-    facts: Mapping[str, object]
+    weights: Mapping[str, Sequence[np.ndarray]]  # of the tail's layers in the best epoch, by name
+    valid: np.ndarray  # probabilities, float32 [n_valid, C]
+    held_out: np.ndarray | None  # probabilities [n, C] in the split's order; None where it took all
+    facts: Mapping[str, object]  # parameters for a run: sizes, weights, processors
     seconds_features: float
     seconds_train: float
 
@@ -56,13 +42,8 @@ class FitResult:
 class Workbench:
     """One study's network and images.
 
-    Args:
-      config: of the study.
-      backbone: built, with weights.
-      classes: names in the order of the labels.
-      splits: "train" and "valid", at the backbone's image size.
-      store: of features; None trains from pixels, without any disk.
-      say: takes a line of progress for a person.
+    Classes are in the order of the labels, splits are "train" and "valid" at the backbone's image
+    size, and without a store of features training is from pixels. `say` takes lines for a person.
     """
 
     def __init__(
@@ -76,8 +57,8 @@ class Workbench:
     ):
         self.config, self.backbone, self.classes, self.splits = config, backbone, classes, splits
         self._store, self._say = store, say
-        depths = check_depths(config, backbone)
-        self._part = FrozenPart(backbone, config.augmentation, config.seed, max(depths))
+        deepest = max(check_depths(config, backbone))
+        self._part = FrozenPart(backbone, config.augmentation, config.seed, deepest)
         self._features: dict[tuple[str, int], Features] = {}
         self._learner: tuple[tuple[Recipe, int], Learner] | None = None
 
@@ -99,41 +80,46 @@ class Workbench:
     ) -> FitResult:
         """Trains a recipe from its initial state, evaluated on the valid split each epoch.
 
-        Args:
-          recipe: how to train.
-          seed: of initial weights, dropout and the order of images; None is the study's.
-          rows: of the train split to learn from, int [n]; None is all.
-          on_epoch: see `nutclf.train.learner.OnEpoch`.
+        The seed is of initial weights, dropout and the order of images; None is the study's. `rows`
+        of the train split are learned from, int [n]; None is all.
         """
         started = time.perf_counter()
         seed = self.config.seed if seed is None else seed
-        learner, train = self._learner_of(recipe, seed), self.splits["train"]
-        at_cut, warmup = self.features("train", learner.cut), recipe.warmup_epochs
+        learner, labels = self._learner_of(recipe, seed), self.splits["train"].labels
+        tail, n_views, warmup = learner.tail, self.config.views, recipe.warmup_epochs
+        at_cut = self.features("train", learner.cut)
         pooled = self.features("train", self.pool) if warmup else None
         for epoch in range(learner.n_epochs):
-            self._prepare(pooled if epoch < warmup else at_cut, epoch % self.config.views)
-        every = np.arange(len(train.labels))
+            view, began = epoch % n_views, time.perf_counter()
+            (pooled if epoch < warmup else at_cut).prepare(view)
+            if (seconds := time.perf_counter() - began) > _WORTH_SAYING_S:
+                self._say(f"features of view {view + 1} of {n_views}: {seconds:.0f} s")
+        every = np.arange(len(labels))
         chosen = every if rows is None else rows
         one_hot = np.eye(len(self.classes), dtype=np.float32)[self.splits["valid"].labels]
-        valid = self._untouched("valid", learner.cut), one_hot
+        valid = self._untouched("valid", learner.cut)
         featured = time.perf_counter()
-        history = learner.fit(
-            Examples(at_cut, pooled, chosen, train.labels),
-            valid,
-            n_views=self.config.views,
-            better=self.config.objective.beats,
-            on_epoch=on_epoch,
-        )
-        trained, others = time.perf_counter(), np.setdiff1d(every, chosen)
-        held_out = self._untouched("train", learner.cut, others) if len(others) else None
+        beats, target = self.config.objective.beats, (valid, one_hot)
+        history = learner.fit(at_cut, pooled, chosen, labels, target, n_views, beats, on_epoch)
+        trained, held_out = time.perf_counter(), None
+        if len(others := np.setdiff1d(every, chosen)):
+            held_out = network.predict(tail, self._untouched("train", learner.cut, others))
+        head = sum(tail.get_layer(name).count_params() for name in network.HEAD_LAYERS)
+        facts = {
+            "trainable_parameters": network.parameter_counts(tail)["trainable"],
+            "total_parameters": self.backbone.model.count_params() + head,
+            "weights": self.backbone.origin,
+            "weights_digest": self.backbone.digest,
+            "threads": n_threads(),  # changes results by rounding: sums come in another order
+        }
         return FitResult(
             recipe,
             seed,
             history,
-            {layer.name: layer.get_weights() for layer in learner.tail.layers if layer.weights},
-            network.predict(learner.tail, valid[0]),
-            None if held_out is None else network.predict(learner.tail, held_out),
-            self._facts(learner.tail),
+            {layer.name: layer.get_weights() for layer in tail.layers if layer.weights},
+            network.predict(tail, valid),
+            held_out,
+            facts,
             featured - started,
             trained - featured,
         )
@@ -148,10 +134,7 @@ class Workbench:
     def assemble(self, result: FitResult) -> tuple[keras.Model, np.ndarray]:
         """The whole network, raw pixels in, and its probabilities on the valid split.
 
-        The network is valid until the next call, which refills it.
-
-        Raises:
-          RuntimeError: its probabilities are not those of the fit.
+        The next call refills the network. Raises `RuntimeError`: the fit had other probabilities.
         """
         whole = self._deployable.fill(result.weights, result.recipe.dropout_rate)
         y_prob = network.predict_pixels(whole, self.splits["valid"].pixels)
@@ -165,68 +148,39 @@ class Workbench:
     def features(self, split: str, cut: int) -> Features:
         """Features of a split at a cut: stored where they fit the budget, else streamed."""
         if (split, cut) not in self._features:
-            self._features[split, cut] = self._make_features(self.splits[split], cut)
+            self._features[split, cut] = self._open_features(self.splits[split], cut)
         return self._features[split, cut]
+
+    def _open_features(self, images: Split, cut: int) -> Features:
+        if self._store is not None:
+            dtype, n_views = self.config.feature_dtype, self.config.views
+            stored = StoredFeatures(self._part, cut, images, self._store, dtype)
+            if self._store.fits(needed := stored.bytes_per_view * (n_views + 1)):
+                return stored
+            self._say(
+                f"features at {self._part.trunk.layers[cut].name} would take {needed / 1e9:.1f} "
+                "GB, more than the store may hold: training from pixels instead, slower"
+            )
+        return StreamedFeatures(self._part, cut, images)
 
     def _learner_of(self, recipe: Recipe, seed: int) -> Learner:
         """The last learner is kept: the folds of a recipe share its traced graph."""
         if self._learner is None or self._learner[0] != (recipe, seed):
             keras.utils.set_random_seed(seed)
-            cut = cuts.cut_for_depth(self._part.trunk, recipe.n_unfrozen)
-            tail = network.build_tail(
-                self._part.trunk,
-                cut,
-                recipe.n_unfrozen,
-                len(self.classes),
-                recipe.dropout_rate,
-                seed,
-                recipe.batch_norm,
-            )
+            trunk, n_unfrozen, n_classes = self._part.trunk, recipe.n_unfrozen, len(self.classes)
+            cut = cuts.cut_for_depth(trunk, n_unfrozen)
+            dropout, norm = recipe.dropout_rate, recipe.batch_norm
+            tail = network.build_tail(trunk, cut, n_unfrozen, n_classes, dropout, seed, norm)
             self._learner = (recipe, seed), Learner(tail, cut, recipe, seed)
         return self._learner[1]
-
-    def _make_features(self, images: Split, cut: int) -> Features:
-        if self._store is None:
-            return StreamedFeatures(self._part, cut, images)
-        stored = StoredFeatures(self._part, cut, images, self._store, self.config.feature_dtype)
-        needed = stored.bytes_per_view * (self.config.views + 1)
-        if self._store.fits(needed):
-            return stored
-        self._say(
-            f"features at {self._part.trunk.layers[cut].name} would take {needed / 1e9:.1f} GB, "
-            "more than the store may hold: training from pixels instead, slower"
-        )
-        return StreamedFeatures(self._part, cut, images)
-
-    def _prepare(self, features: Features, view: int) -> None:
-        """Makes a view now, if it is not there yet, and says so where a person would wait."""
-        began = time.perf_counter()
-        features.prepare(view)
-        if (seconds := time.perf_counter() - began) > _WORTH_SAYING_S:
-            self._say(f"features of view {view + 1} of {self.config.views}: {seconds:.0f} s")
 
     def _untouched(self, split: str, cut: int, rows: np.ndarray | None = None) -> np.ndarray:
         rows = np.arange(len(self.splits[split].labels)) if rows is None else rows
         return self.features(split, cut).batch(UNTOUCHED, rows)
 
-    def _facts(self, tail: keras.Model) -> dict[str, object]:
-        """The number of threads changes results by rounding: sums are taken in another order."""
-        head = sum(tail.get_layer(name).count_params() for name in network.HEAD_LAYERS)
-        return {
-            "trainable_parameters": network.parameter_counts(tail)["trainable"],
-            "total_parameters": self.backbone.model.count_params() + head,
-            "weights": self.backbone.origin,
-            "weights_digest": self.backbone.digest,
-            "threads": n_threads(),
-        }
-
 
 def check_depths(config: StudyConfig, backbone: Backbone) -> list[int]:
-    """The depths of a study, after each was found to unfreeze other weights than the others.
-
-    Raises:
-      UserError: a depth unfreezes the same weights as another, or more layers than there are.
-    """
+    """The depths of a study; `UserError` where one adds no weights, or more layers than exist."""
     depths = sorted({*config.space.n_unfrozen, config.baseline.n_unfrozen})
     distinct = cuts.distinct_depths(backbone.model)
     if wrong := sorted(set(depths) - set(distinct)):

@@ -17,8 +17,8 @@ SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def portable(tiny_backbone):
-    return export.without_resizing(Deployable(tiny_backbone, 3).model)
+def network(tiny_backbone):
+    return Deployable(tiny_backbone, 3).model
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def pixels():
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_backbone, pixels):
-    return predict_pixels(Deployable(tiny_backbone, 3).model, pixels)
+def expected(network, pixels):
+    return predict_pixels(network, pixels)
 
 
 def answers(file, pixels):
@@ -38,18 +38,17 @@ def answers(file, pixels):
     return np.concatenate([run(image[None]) for image in pixels])
 
 
-def test_a_float_file_gives_the_networks_probabilities(portable, pixels, expected, tmp_path):
-    assert portable.input_shape == (None, SIDE, SIDE, 3)
+def test_a_float_file_gives_the_networks_probabilities(network, pixels, expected, tmp_path):
     assert np.ptp(expected, axis=0).max() > 0.01, "images differ for the network"
-    export.write("litert_float", portable, tmp_path / "model.tflite", pixels)
+    export.write("litert_float", network, tmp_path / "model.tflite", pixels)
     np.testing.assert_allclose(answers(tmp_path / "model.tflite", pixels), expected, atol=1e-5)
 
 
 def test_an_int8_file_takes_bytes_as_they_are_and_has_no_other_operation(
-    portable, pixels, expected, tmp_path
+    network, pixels, expected, tmp_path
 ):
     file = tmp_path / "model.tflite"
-    export.write("litert_int8", portable, file, pixels)
+    export.write("litert_int8", network, file, pixels)
     interpreter = Interpreter(model_path=str(file))
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
@@ -63,10 +62,10 @@ def test_an_int8_file_takes_bytes_as_they_are_and_has_no_other_operation(
 
 # tf2onnx, on import, of a name that NumPy 2 dropped.
 @pytest.mark.filterwarnings("ignore:In the future `np:FutureWarning")
-def test_an_onnx_file_gives_the_networks_probabilities(portable, pixels, expected, tmp_path):
+def test_an_onnx_file_gives_the_networks_probabilities(network, pixels, expected, tmp_path):
     for name in export.ONNX_PACKAGES:
         pytest.importorskip(name)
-    export.write("onnx_float", portable, tmp_path / "model.onnx", pixels)
+    export.write("onnx_float", network, tmp_path / "model.onnx", pixels)
     np.testing.assert_allclose(answers(tmp_path / "model.onnx", pixels), expected, atol=1e-5)
 
 

@@ -190,7 +190,7 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_too_and_the_server_goes_on(
         raise RuntimeError(f"in {__file__}")
 
     with monkeypatch.context() as patch:
-        patch.setattr("nutclf.serve.recognise.Recogniser.recognise", fail)
+        patch.setattr("nutclf.serve.photographs.Recogniser.recognise", fail)
         refused(post({"inputs": [text]}), "cannot be answered; send application/json")
     assert post({"inputs": [text]})[0] == 200
 

@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +12,7 @@ from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
-from nutclf.train.learner import Examples, History, Learner, NonFiniteLoss
+from nutclf.train.learner import History, Learner, NonFiniteLoss, rate_at
 from nutclf.train.views import UNTOUCHED
 
 N, WIDTH, N_CLASSES = 10, 8, 4
@@ -67,7 +68,10 @@ def valid_of(vectors: np.ndarray, labels: np.ndarray = LABELS) -> tuple[np.ndarr
 def play(learner, features, *, rows=None, valid=None, n_views=2, better=BEATS, **hooks) -> History:
     """One fit; the valid split is another draw of vectors with the same labels."""
     return learner.fit(
-        Examples(features, features, np.arange(N) if rows is None else rows, LABELS),
+        features,
+        features,
+        np.arange(N) if rows is None else rows,
+        LABELS,
         valid or valid_of(Vectors(1).vectors),
         n_views=n_views,
         better=better,
@@ -159,6 +163,19 @@ def test_the_recorded_rate_is_the_one_the_epoch_was_trained_with(learner_of, vec
     recipe = replace(RECIPE, lr_schedule="plateau", epochs=4, learning_rate=1e-9)
     rates = series(play(learner_of(recipe), vectors), "learning_rate")
     np.testing.assert_allclose(rates, [1e-9, 1e-9, 5e-10, 2.5e-10], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1, 1, 1, 1, 1, 1]),
+        ("step", [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ("cosine", [(1 + math.cos(math.pi * epoch / 6)) / 2 for epoch in range(6)]),
+    ],
+)
+def test_a_schedule_fixed_in_advance_gives_the_rate_of_each_epoch(schedule, rates):
+    recipe = replace(RECIPE, lr_schedule=schedule, epochs=6, learning_rate=1.0)
+    assert [rate_at(recipe, epoch) for epoch in range(6)] == pytest.approx(rates)
 
 
 def test_on_epoch_hears_of_each_epoch_and_can_end_the_fit(learner_of, vectors):
@@ -268,7 +285,10 @@ def fit_eight(part, few_images, batch_norm, epochs):
     recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
     untouched = Untouched(features)
     history = Learner(tail, part.base_cut, recipe, seed=0).fit(
-        Examples(untouched, untouched, np.arange(8), few_images.labels),
+        untouched,
+        untouched,
+        np.arange(8),
+        few_images.labels,
         valid_of(features, few_images.labels),
         n_views=1,
         better=BEATS,
@@ -338,7 +358,10 @@ def assert_cached_equals_uncached(part, images, few_images, store):
         watched = valid.batch(UNTOUCHED, np.arange(8))
         tail = build_tail(part.trunk, cut, 4, N_CLASSES, 0.5, seed=0)
         history = Learner(tail, cut, recipe, seed=0).fit(
-            Examples(train, train, np.arange(20), images.labels),
+            train,
+            train,
+            np.arange(20),
+            images.labels,
             valid_of(watched, few_images.labels),
             n_views=2,
             better=BEATS,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from nutclf.serve.recognise import UNSURE, Recognised, Recogniser
+from nutclf.serve.photographs import UNSURE, Recognised, Recogniser
 
 CLASSES = ["almonds", "pecans", "walnuts", "cashews"]
 VALUES = {"almonds": 0.05, "pecans": 0.6, "walnuts": 0.25, "cashews": 0.1}

@@ -1,18 +1,23 @@
-"""How far a measured share can be trusted: on 50 images, one image is two points."""
+"""How far a measured accuracy can be trusted, and whether one model really beats another."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
+
+from nutclf.evaluate.predictions import labels
+
+SIGNIFICANCE = 0.05
+"""Below this p-value a difference counts as more than luck."""
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a binomial share; stays within [0, 1], sound at 0 and at n.
+    """Wilson's 95% score interval of a binomial share, within [0, 1]; sound at 0 and at n.
 
-    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212; recommended for small n by Brown, Cai and
-    DasGupta, Statistical Science 16 (2001) 101-133. Without continuity correction.
-
-    Raises `ValueError` unless 0 <= successes <= n and n >= 1.
+    Without continuity correction (E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212). Raises
+    `ValueError` unless 0 <= successes <= n and n >= 1.
     """
     if not (n >= 1 and 0 <= successes <= n):
         raise ValueError(f"wilson({successes}, {n}): needs 0 <= successes <= n and n >= 1")
@@ -32,12 +37,10 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """The measured share, [0, 1]."""
         return self.successes / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Low and high end of the Wilson interval."""
         return wilson(self.successes, self.n)
 
     def __str__(self) -> str:
@@ -48,9 +51,8 @@ class Rate:
 def bootstrap_difference(
     only_a: int, only_b: int, n: int, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """95% percentile interval of accuracy(b) - accuracy(a), both measured on the same n images.
+    """95% percentile interval of accuracy(b) - accuracy(a), paired on the same n images.
 
-    Images are redrawn in pairs (a's and b's result together), so what is hard for both cancels.
     `only_a` and `only_b` count the images that just one of the two calls right.
     """
     counts = np.array([only_a, n - only_a - only_b, only_b])
@@ -60,3 +62,71 @@ def bootstrap_difference(
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
     low, high = np.quantile(drawn @ steps / n, [0.025, 0.975])
     return float(low), float(high)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """McNemar's exact two-sided p-value of two discordant counts; 1.0 when both are 0."""
+    discordant = only_a + only_b
+    return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models a and b on the same images: how many both, one or neither calls right."""
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    p_value: float  # McNemar's
+    interval: tuple[float, float]  # paired 95% bootstrap interval of `difference`
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_a + self.only_b + self.neither
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of b minus accuracy of a: positive when b is better."""
+        return (self.only_b - self.only_a) / self.n
+
+    def sentence(self, a: str = "A", b: str = "B") -> str:
+        """The comparison in plain words, with `a` and `b` as the models' names."""
+        low, high = self.interval
+        right_a, right_b = self.both + self.only_a, self.both + self.only_b
+        right = (
+            f"On the same {self.n} images {b} is right on {right_b} ({right_b / self.n:.3f}) "
+            f"and {a} on {right_a} ({right_a / self.n:.3f}): difference {self.difference:+.3f}, "
+            f"95% interval {low:+.3f} to {high:+.3f}."
+        )
+        if not self.only_a + self.only_b:
+            return f"{right} They are right on exactly the same images."
+        apart = (
+            f"Only {b} is right on {self.only_b}, only {a} on {self.only_a} "
+            f"(McNemar's exact p = {self.p_value:.3g}): "
+        )
+        if self.p_value >= SIGNIFICANCE:
+            return f"{right} {apart}these images do not tell them apart."
+        return f"{right} {apart}{b if self.difference > 0 else a} is better by more than luck."
+
+
+def compare(table_a: pd.DataFrame, table_b: pd.DataFrame, classes: Sequence[str]) -> Comparison:
+    """Compares the predictions of two models, joined on `path`, not on row order.
+
+    Raises:
+      ValueError: the tables hold different images, or another truth for an image.
+    """
+    if alone := sorted(set(table_a["path"]) ^ set(table_b["path"])):
+        raise ValueError(
+            f"the tables hold different images: {len(alone)} are in one only, such as {alone[0]!r};"
+            " compare predictions of the same split"
+        )
+    a, b = (table.sort_values("path", ignore_index=True) for table in (table_a, table_b))
+    (true_a, pred_a), (true_b, pred_b) = labels(a, classes), labels(b, classes)
+    if (true_a != true_b).any():
+        path = a["path"][int(np.argmax(true_a != true_b))]
+        raise ValueError(f"the tables give {path!r} different true classes")
+    outcome = np.bincount(2 * (pred_a == true_a) + (pred_b == true_b), minlength=4)
+    neither, only_b, only_a, both = outcome.tolist()
+    p_value, interval = mcnemar(only_a, only_b), bootstrap_difference(only_a, only_b, len(a))
+    return Comparison(both, only_a, only_b, neither, p_value, interval)

@@ -1,15 +1,19 @@
-"""What is logged about a table of predictions: metrics from the argmax, and the confusion matrix.
+"""What is logged about a table of predictions: metrics, the confusion matrix, and its diagnosis.
 
 Keras' own Precision and Recall threshold every softmax cell at 0.5 and can read 0.0 at an accuracy
 of 1.0 (keras issue 5705), so precision, recall and F1 come from the argmax, through scikit-learn.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from nutclf.evaluate.intervals import SIGNIFICANCE
 from nutclf.evaluate.predictions import labels, probabilities
 from nutclf.evaluate.temperature import EPSILON
 
@@ -17,18 +21,11 @@ from nutclf.evaluate.temperature import EPSILON
 def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
     """Every metric of a table of predictions, each finite and ready to log.
 
-    Args:
-      table: from `prediction_table`.
-      classes: all C class names, including those without an image in the table.
+    `accuracy`, `top3_accuracy` and `loss` (mean cross-entropy in nats, clipped as Keras does); of
+    precision, recall and f1 `macro_*`, the mean over the classes present in the truth, `weighted_*`
+    by their images, and `<name>/<class>` for all classes, 0 where the denominator is.
 
-    Returns:
-      `accuracy`, `top3_accuracy`, `loss` (mean cross-entropy in nats, clipped as Keras does);
-      `macro_*`, the plain mean over the classes present in the truth, and `weighted_*`, weighted by
-      their images, of precision, recall and f1; and `precision/<class>`, `recall/<class>`,
-      `f1/<class>` for all C classes, 0 where the denominator is.
-
-    Raises:
-      ValueError: the table has no rows.
+    Raises `ValueError` when the table has no rows.
     """
     if not len(table):
         raise ValueError("the table of predictions has no rows, so there is nothing to measure")
@@ -61,24 +58,9 @@ def cross_entropy(y_prob: np.ndarray, y_true: np.ndarray) -> float:
 
 def confusion(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """Counts of true class (row) by predicted class (column), int [C, C], in class order."""
-    y_true, y_pred = labels(table, classes)
     if not len(table):  # scikit-learn refuses an empty truth
         return np.zeros((len(classes), len(classes)), dtype=np.int64)
-    return confusion_matrix(y_true, y_pred, labels=range(len(classes)))
-
-
-def check_consistent(matrix: np.ndarray, accuracy: float) -> None:
-    """Raises `ValueError` unless trace/n is the accuracy that the network itself reported, to 1e-6.
-
-    Otherwise predictions were paired with the labels of other images, and every figure is wrong.
-    """
-    counts = as_counts(matrix)
-    diagonal = np.trace(counts) / counts.sum()
-    if not abs(diagonal - accuracy) <= 1e-6:  # so written, NaN is refused too
-        raise ValueError(
-            f"the confusion matrix says accuracy {diagonal:.6f}, the network reported "
-            f"{accuracy:.6f}: predictions and labels are not in the same order"
-        )
+    return confusion_matrix(*labels(table, classes), labels=range(len(classes)))
 
 
 def confusion_record(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, list]:
@@ -105,3 +87,74 @@ def as_counts(matrix: np.ndarray, n_classes: int | None = None) -> np.ndarray:
             "before normalising"
         )
     return counts
+
+
+def check_consistent(matrix: np.ndarray, accuracy: float) -> None:
+    """Raises `ValueError` unless trace/n is the accuracy that the network itself reported, to 1e-6.
+
+    Otherwise predictions were paired with the labels of other images, and every figure is wrong.
+    """
+    counts = as_counts(matrix)
+    diagonal = np.trace(counts) / counts.sum()
+    if not abs(diagonal - accuracy) <= 1e-6:  # so written, NaN is refused too
+        raise ValueError(
+            f"the confusion matrix says accuracy {diagonal:.6f}, the network reported "
+            f"{accuracy:.6f}: predictions and labels are not in the same order"
+        )
+
+
+def check_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """One sentence about a confusion matrix [C, C], rows true, whose class names are in order.
+
+    Raises `ValueError` when a renaming of the classes explains it better, by more than luck.
+    """
+    counts = as_counts(matrix, len(classes))
+    right, n, renaming = int(counts.trace()), int(counts.sum()), best_renaming(counts)
+    renamed = int(counts[np.arange(len(counts)), renaming].sum())
+    found = f"{right} of {n} images are right ({right / n:.3f})"
+    if renamed == right:
+        return f"{found}; no renaming of the classes has more."
+    p = renaming_gain_p(counts, renaming)
+    if p >= SIGNIFICANCE:
+        return f"{found}; the best renaming of the classes has {renamed}, which luck explains."
+    raise ValueError(
+        f"{found}, but {renamed} with the classes renamed (p = {p:.2g}): "
+        f"{moves(renaming, classes)}. The class list was read in another order than the network's."
+    )
+
+
+def best_renaming(counts: np.ndarray) -> tuple[int, ...]:
+    """The one-to-one renaming of predicted classes with the most correct images.
+
+    Entry i is the predicted class that stands for true class i: i itself where nothing is gained.
+    """
+    # The unit on the diagonal decides ties for "no move", and can never outweigh an image.
+    gain = counts * (len(counts) + 1) + np.eye(len(counts), dtype=np.int64)
+    return tuple(linear_sum_assignment(gain, maximize=True)[1].tolist())
+
+
+def renaming_gain_p(counts: np.ndarray, renaming: Sequence[int]) -> float:
+    """Upper bound on the probability that luck favours some renaming of as many classes this much.
+
+    A sign test: each image of a moved class that is right under exactly one of the two namings is a
+    coin toss if neither is truer. Predictions that ignore the image, as of a network that always
+    answers one class, weight the coin by the column totals; the kinder coin counts (unequal coins
+    have no heavier tail than equal ones of their mean: Hoeffding, Ann. Math. Stat. 27 (1956) 713).
+    The renaming is the best of many, so its p-value is multiplied by how many there are, choose(C,
+    m) times the derangements of m (Boole).
+    """
+    moved = [i for i, j in enumerate(renaming) if i != j]
+    to, m, columns = [renaming[i] for i in moved], len(moved), counts.sum(axis=0)
+    renamed, tosses = counts[moved, to].sum(), counts[moved, to] + counts[moved, moved]
+    if not tosses.sum():
+        return 1.0
+    coins = columns[to] / np.maximum(columns[to] + columns[moved], 1)
+    one = binom.sf(renamed - 1, tosses.sum(), max(0.5, np.average(coins, weights=tosses)))
+    derangements = sum((-1) ** k * math.factorial(m) // math.factorial(k) for k in range(m + 1))
+    return min(1.0, float(one) * math.comb(len(counts), m) * derangements)
+
+
+def moves(renaming: Sequence[int], classes: Sequence[str]) -> str:
+    """Which class appears under which name, e.g. "almonds appears as pecans"."""
+    pairs = [f"{classes[i]} appears as {classes[j]}" for i, j in enumerate(renaming) if i != j]
+    return ", ".join(pairs)

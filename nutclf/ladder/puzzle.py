@@ -20,9 +20,14 @@ from sklearn.metrics import confusion_matrix
 
 from nutclf.data.folder import Split
 from nutclf.evaluate import figures
-from nutclf.evaluate.diagnosis import SIGNIFICANCE, best_renaming, moves, renaming_gain_p
-from nutclf.evaluate.intervals import Rate
-from nutclf.evaluate.metrics import as_counts, confusion_record
+from nutclf.evaluate.intervals import SIGNIFICANCE, Rate
+from nutclf.evaluate.metrics import (
+    as_counts,
+    best_renaming,
+    confusion_record,
+    moves,
+    renaming_gain_p,
+)
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.ladder.rungs import CLAIM, SEED, Row
 from nutclf.model.backbones import BackboneSpec

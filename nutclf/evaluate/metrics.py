@@ -75,17 +75,11 @@ def as_counts(matrix: np.ndarray, n_classes: int | None = None) -> np.ndarray:
     """
     given = np.asarray(matrix)
     size = len(given) if n_classes is None else n_classes
-    if given.shape != (size, size) or given.dtype.kind not in "iuf":
-        raise ValueError(
-            f"the confusion matrix is {given.dtype} {list(given.shape)}; it must be "
-            f"[{size}, {size}], of numbers"
-        )
+    if given.shape != (size, size):
+        raise ValueError(f"confusion matrix {list(given.shape)} must be [{size}, {size}]")
     counts = given.astype(np.int64)
     if not np.array_equal(counts, given) or (counts < 0).any() or not counts.any():
-        raise ValueError(
-            "a confusion matrix holds whole counts of 0 or more, and at least one image; pass it "
-            "before normalising"
-        )
+        raise ValueError("a confusion matrix holds whole counts of 0 or more, not all of them 0")
     return counts
 
 
@@ -138,9 +132,8 @@ def renaming_gain_p(counts: np.ndarray, renaming: Sequence[int]) -> float:
 
     A sign test: each image of a moved class that is right under exactly one of the two namings is a
     coin toss if neither is truer. Predictions that ignore the image, as of a network that always
-    answers one class, weight the coin by the column totals; the kinder coin counts (unequal coins
-    have no heavier tail than equal ones of their mean: Hoeffding, Ann. Math. Stat. 27 (1956) 713).
-    The renaming is the best of many, so its p-value is multiplied by how many there are, choose(C,
+    answers one class, weight the coin by the column totals; the kinder coin counts (Hoeffding, Ann.
+    Math. Stat. 27 (1956) 713). The p-value is multiplied by how many renamings there are, choose(C,
     m) times the derangements of m (Boole).
     """
     moved = [i for i, j in enumerate(renaming) if i != j]

@@ -49,9 +49,8 @@ def reliability_table(y_prob: np.ndarray, y_true: np.ndarray, bins: int = 15) ->
 def expected_calibration_error(y_prob: np.ndarray, y_true: np.ndarray, bins: int = 15) -> float:
     """Mean distance of accuracy from confidence over the bins, weighted by their images, [0, 1].
 
-    Naeini et al., AAAI 2015; 15 equal-width bins as in Guo et al., ICML 2017. Biased upwards where
-    bins hold few images: on 50 simulated images a perfectly calibrated network of mean confidence
-    0.91 reads 0.07 on average.
+    Naeini et al., AAAI 2015; 15 bins as in Guo et al., ICML 2017. Biased upwards where bins hold
+    few images: on 50 images a perfectly calibrated network may read 0.07.
     """
     table = reliability_table(y_prob, y_true, bins).dropna()
     distance = (table["accuracy"] - table["confidence"]).abs()

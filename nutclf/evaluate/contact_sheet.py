@@ -56,11 +56,9 @@ def gradcam_sheet(
     for answer, pixels, heat in shown:
         lit = Tile(spotlight(pixels, heat), f"what says {answer.y_pred}", "", "")
         pairs[answer.right].append((_answer(answer, pixels), lit))
-    sections = [
-        Section("Wrong answers, the surest first", "There are none.", pairs[False]),
-        Section("Right answers, the surest of each class", "There are none.", pairs[True]),
-    ]
-    return contact_sheet(sections, title, detail)
+    wrong = Section("Wrong answers, the surest first", "There are none.", pairs[False])
+    right = Section("Right answers, the surest of each class", "There are none.", pairs[True])
+    return contact_sheet([wrong, right], title, detail)
 
 
 def _answer(answer: Answer, pixels: np.ndarray, number: str = "") -> Tile:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
 from nutclf.evaluate.calibration import expected_calibration_error, reliability_table
-from nutclf.evaluate.intervals import Rate, wilson
+from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.metrics import as_counts
 
 INK, MUTED, RULE, NOTHING = "#22303c", "#6b7a88", "#dfe5ea", "#b6c1ca"
@@ -126,16 +126,15 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     return figure
 
 
-def reliability_figure(
-    y_prob: np.ndarray, y_true: np.ndarray, title: str, bins: int = 10
-) -> Figure:
+def reliability_figure(y_prob: np.ndarray, y_true: np.ndarray, title: str) -> Figure:
     """Accuracy against confidence with 95% intervals, above the number of images in each bin.
 
     The calibration error of probabilities [N, C] and class ids [N] is printed below the title.
     """
+    bins = 10  # wider than those of the metric: few images
     table = reliability_table(y_prob, y_true, bins)
     filled = table[table["n"] > 0]
-    ends = [wilson(int(right), int(n)) for right, n in filled[["right", "n"]].to_numpy()]
+    ends = [Rate(int(right), int(n)).interval for right, n in filled[["right", "n"]].to_numpy()]
     figure = blank(5.6, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     upper.axline((0, 0), (1, 1), color=MUTED, label="ideal", **DASHED)

@@ -13,18 +13,6 @@ SIGNIFICANCE = 0.05
 """Below this p-value a difference counts as more than luck."""
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a binomial share, within [0, 1]; sound at 0 and at n.
-
-    Without continuity correction (E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212). Raises
-    `ValueError` unless 0 <= successes <= n and n >= 1.
-    """
-    if not (n >= 1 and 0 <= successes <= n):
-        raise ValueError(f"wilson({successes}, {n}): needs 0 <= successes <= n and n >= 1")
-    low, high = binomtest(int(successes), int(n)).proportion_ci(method="wilson")
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
 class Rate:
     """A share of n with its Wilson interval; prints as `0.960 (48/50, 95% 0.865-0.989)`."""
@@ -33,7 +21,8 @@ class Rate:
     n: int
 
     def __post_init__(self) -> None:
-        wilson(self.successes, self.n)  # refuses impossible counts
+        if not (self.n >= 1 and 0 <= self.successes <= self.n):
+            raise ValueError(f"{self.successes} of {self.n}: needs 0 <= successes <= n and n >= 1")
 
     @property
     def share(self) -> float:
@@ -41,16 +30,19 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.successes, self.n)
+        """Wilson's 95% score interval, within [0, 1] and sound at 0 and at n.
+
+        Without continuity correction (E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212).
+        """
+        low, high = binomtest(self.successes, self.n).proportion_ci(method="wilson")
+        return float(low), float(high)
 
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.share:.3f} ({self.successes}/{self.n}, 95% {low:.3f}-{high:.3f})"
 
 
-def bootstrap_difference(
-    only_a: int, only_b: int, n: int, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_difference(only_a: int, only_b: int, n: int, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval of accuracy(b) - accuracy(a), paired on the same n images.
 
     `only_a` and `only_b` count the images that just one of the two calls right.
@@ -59,7 +51,7 @@ def bootstrap_difference(
     steps, counts = np.array([-1, 0, 1])[counts > 0], counts[counts > 0]
     # Images of one outcome are interchangeable: drawing how many there are of each is the same as
     # `scipy.stats.bootstrap(paired=True)`, without its table of n x draws indices.
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=10_000)
     low, high = np.quantile(drawn @ steps / n, [0.025, 0.975])
     return float(low), float(high)
 

@@ -69,17 +69,15 @@ def confusion_record(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, li
 
 
 def as_counts(matrix: np.ndarray, n_classes: int | None = None) -> np.ndarray:
-    """Any confusion matrix as int64 [C, C].
-
-    Raises `ValueError` unless it is square, of `n_classes`, and whole counts that are not all zero.
-    """
+    """Any confusion matrix as int64 [C, C]; `ValueError` unless it is one, of `n_classes`."""
     given = np.asarray(matrix)
-    size = len(given) if n_classes is None else n_classes
-    if given.shape != (size, size):
-        raise ValueError(f"confusion matrix {list(given.shape)} must be [{size}, {size}]")
-    counts = given.astype(np.int64)
-    if not np.array_equal(counts, given) or (counts < 0).any() or not counts.any():
-        raise ValueError("a confusion matrix holds whole counts of 0 or more, not all of them 0")
+    size, counts = n_classes or len(given), given.astype(np.int64)
+    whole = np.array_equal(counts, given) and (counts >= 0).all() and counts.any()
+    if given.shape != (size, size) or not whole:
+        raise ValueError(
+            f"a confusion matrix {given.dtype} {list(given.shape)} must be [{size}, {size}], of "
+            "whole counts of 0 or more, and hold an image; pass it before normalising"
+        )
     return counts
 
 

@@ -16,12 +16,11 @@ from nutclf.evaluate.temperature import Confidence, apply_temperature
 def fit_temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
     """The temperature, 0.05 to 20, at which held-out probabilities [N, C] explain ids [N] best.
 
-    Minimises the mean negative log-likelihood (Guo et al., ICML 2017, section 4.2). Above 1 the
-    network was overconfident, below 1 underconfident. Where no answer is wrong it is 1: likelihood
-    alone would then sharpen without end.
+    By the mean negative log-likelihood (Guo et al., ICML 2017, section 4.2). Above 1 the network
+    was overconfident, below 1 underconfident.
     """
     if (y_prob.argmax(axis=1) == y_true).all():
-        return 1.0
+        return 1.0  # likelihood alone would sharpen without end
 
     def loss(log_t: float) -> float:  # over log T, in which halving and doubling are equal steps
         return cross_entropy(apply_temperature(y_prob, math.exp(log_t)), y_true)
@@ -58,10 +57,7 @@ def expected_calibration_error(y_prob: np.ndarray, y_true: np.ndarray, bins: int
 
 
 def coverage_threshold(confidence: np.ndarray, coverage: float) -> float:
-    """The highest threshold t at which `confidence >= t` still keeps the wanted share of images.
-
-    `confidence` has one value per image, [N], N >= 1; `coverage` is within (0, 1].
-    """
+    """The highest t at which `confidence >= t` still keeps a share of the images, within (0, 1]."""
     values = np.sort(confidence)[::-1]
     if not 0 < coverage <= 1 or not values.size:
         raise ValueError(f"coverage is {coverage} of {values.size} images; needs (0, 1] of some")

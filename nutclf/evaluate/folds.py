@@ -13,8 +13,7 @@ from nutclf.errors import UserError
 def make_folds(train: Split, k: int, seed: int, refusal: str) -> np.ndarray:
     """The fold of each training image, int64 [N]; images that show the same thing share one.
 
-    Raises:
-      UserError: a class has too few images; `refusal`, with the reason in the place of its `{}`.
+    Raises `UserError` when a class has too few images: `refusal`, with the reason for its `{}`.
     """
     groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
     try:

@@ -43,10 +43,7 @@ class Rate:
 
 
 def bootstrap_difference(only_a: int, only_b: int, n: int, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of accuracy(b) - accuracy(a), paired on the same n images.
-
-    `only_a` and `only_b` count the images that just one of the two calls right.
-    """
+    """95% percentile interval of accuracy(b) - accuracy(a), paired on the same n images."""
     counts = np.array([only_a, n - only_a - only_b, only_b])
     steps, counts = np.array([-1, 0, 1])[counts > 0], counts[counts > 0]
     # Images of one outcome are interchangeable: drawing how many there are of each is the same as
@@ -103,11 +100,7 @@ class Comparison:
 
 
 def compare(table_a: pd.DataFrame, table_b: pd.DataFrame, classes: Sequence[str]) -> Comparison:
-    """Compares the predictions of two models, joined on `path`, not on row order.
-
-    Raises:
-      ValueError: the tables hold different images, or another truth for an image.
-    """
+    """Compares two models, joined on `path`; `ValueError` unless the images are the same."""
     if alone := sorted(set(table_a["path"]) ^ set(table_b["path"])):
         raise ValueError(
             f"the tables hold different images: {len(alone)} are in one only, such as {alone[0]!r};"

@@ -19,13 +19,11 @@ from nutclf.evaluate.temperature import EPSILON
 
 
 def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
-    """Every metric of a table of predictions, each finite and ready to log.
+    """Every metric of a table of predictions, each finite; `ValueError` when it has no rows.
 
     `accuracy`, `top3_accuracy` and `loss` (mean cross-entropy in nats, clipped as Keras does); of
     precision, recall and f1 `macro_*`, the mean over the classes present in the truth, `weighted_*`
     by their images, and `<name>/<class>` for all classes, 0 where the denominator is.
-
-    Raises `ValueError` when the table has no rows.
     """
     if not len(table):
         raise ValueError("the table of predictions has no rows, so there is nothing to measure")
@@ -96,10 +94,7 @@ def check_consistent(matrix: np.ndarray, accuracy: float) -> None:
 
 
 def check_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
-    """One sentence about a confusion matrix [C, C], rows true, whose class names are in order.
-
-    Raises `ValueError` when a renaming of the classes explains it better, by more than luck.
-    """
+    """One sentence on a matrix; `ValueError` where renamed classes fit better, beyond luck."""
     counts = as_counts(matrix, len(classes))
     right, n, renaming = int(counts.trace()), int(counts.sum()), best_renaming(counts)
     renamed = int(counts[np.arange(len(counts)), renaming].sum())
@@ -116,9 +111,9 @@ def check_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def best_renaming(counts: np.ndarray) -> tuple[int, ...]:
-    """The one-to-one renaming of predicted classes with the most correct images.
+    """For each true class the predicted one that stands for it, so that the most images are right.
 
-    Entry i is the predicted class that stands for true class i: i itself where nothing is gained.
+    One to one; a class stands for itself where nothing is gained.
     """
     # The unit on the diagonal decides ties for "no move", and can never outweigh an image.
     gain = counts * (len(counts) + 1) + np.eye(len(counts), dtype=np.int64)

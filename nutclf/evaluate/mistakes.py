@@ -43,10 +43,7 @@ def worst_mistakes(table: pd.DataFrame, n: int) -> list[Answer]:
 
 
 def surest_hits(table: pd.DataFrame, n: int) -> list[Answer]:
-    """At most `n` right answers of a table of predictions: of each class the surest, then the next.
-
-    Within one such round the surest comes first.
-    """
+    """At most `n` right answers: the surest of each class, then the next of each, and so on."""
     right = [answer for answer in _surest_first(table) if answer.right]
     kinds = pd.Series([answer.y_true for answer in right], dtype=object)
     turn = kinds.groupby(kinds).cumcount()

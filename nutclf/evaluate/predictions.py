@@ -26,11 +26,8 @@ def prediction_table(
     """Builds the table of class ids [N] and probabilities [N, C], `fold` being int [N].
 
     N rows in the order given: `path`, `y_true` and `y_pred` (class names; `y_pred` is the argmax,
-    the first class on a tie), `fold` where given, then one float64 column per class.
-
-    Raises:
-      ValueError: lengths differ, a path is repeated, a class name is repeated or one of `IDENTITY`,
-        a label is no class id, or a row of `y_prob` does not sum to 1 within 1e-3.
+    the first class on a tie), `fold` where given, then one float64 column per class. Raises
+    `ValueError` when paths or classes are not unique, or ids or probabilities impossible.
     """
     names, files = list(classes), [str(path) for path in paths]
     truth, prob = np.asarray(y_true), np.asarray(y_prob, dtype=np.float64)
@@ -59,10 +56,7 @@ def classes_of(table: pd.DataFrame) -> list[str]:
 
 
 def labels(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted class ids of a table, two int64 [N], numbered in the order of `classes`.
-
-    Raises `ValueError` when the table names a class that is not in `classes`.
-    """
+    """True and predicted class ids of a table, two int64 [N], in the order of `classes`."""
     ids = {name: i for i, name in enumerate(classes)}
     if unknown := sorted((set(table["y_true"]) | set(table["y_pred"])) - set(ids)):
         raise ValueError(f"the table names {unknown}, which are not among the classes {list(ids)}")
@@ -70,10 +64,7 @@ def labels(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.
 
 
 def probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """Class probabilities of a table, float64 [N, C], columns in the order of `classes`.
-
-    Raises `ValueError` when the table's class columns are not exactly `classes`, in any order.
-    """
+    """Class probabilities of a table, float64 [N, C], columns in the order of `classes`."""
     names = list(classes)
     if set(names) != set(classes_of(table)):
         raise ValueError(f"the table has classes {classes_of(table)}; asked for {names}")

@@ -109,8 +109,8 @@ def searched(record: StudyRecord) -> dict[str, str]:
 
 
 def ranking(record: StudyRecord, most: int) -> list[tuple]:
-    """The best trials, each with its searched values as text and (low, accuracy, high) of its
-    interval as percentages of one common axis."""
+    """The best trials, each with its searched values as text and its interval (low, accuracy, high)
+    as percentages of one common axis."""
     trials, names = record.ranking[:most], searched(record)
     marks = np.array([np.insert(t.accuracy.interval, 1, t.accuracy.share) for t in trials])
     shares = np.interp(marks, [marks.min(), marks.max()], [0, 100]).round(1).tolist()

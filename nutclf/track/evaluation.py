@@ -27,14 +27,10 @@ def metrics_of(split: str, table: pd.DataFrame, classes: Sequence[str]) -> dict[
 def write_evaluation(
     run: Run, split: str, table: pd.DataFrame, classes: Sequence[str], accuracy: float
 ) -> dict[str, float]:
-    """Logs the metrics, and the files `evaluation/{confusion_matrix,predictions}_<split>.*`.
+    """Logs and returns the metrics; logs `evaluation/{confusion_matrix,predictions}_<split>.*`.
 
-    `accuracy` is what the network reported, by another way than the table of predictions. Returns
-    the metrics.
-
-    Raises:
-      ValueError: the table's confusion matrix contradicts that accuracy, or says that the classes
-        are in another order.
+    Raises `ValueError` when the table contradicts the accuracy that the network reported by another
+    way, or says that the classes are in another order.
     """
     from nutclf.evaluate.figures import confusion_figure
 
@@ -53,10 +49,7 @@ def write_evaluation(
 
 
 def write_calibration(run: Run, split: str, found: Recalibration) -> None:
-    """Logs the calibration errors before and after, temperature, threshold, and the curve after.
-
-    `split` is "cv" or "valid", whose predictions they were found on.
-    """
+    """Logs errors before and after, temperature, threshold and curve; found on "cv" or "valid"."""
     from nutclf.evaluate.figures import reliability_figure
 
     temperature = found.confidence.temperature

@@ -52,7 +52,6 @@ class StudyRecord:
 
     @property
     def judged_on(self) -> str:
-        """The split whose predictions make the objective."""
         return self.objective.judged_on
 
     @property
@@ -83,10 +82,10 @@ class StudyRecord:
 
 
 def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: str) -> StudyRecord:
-    """Reads a study's records; `fingerprint` is of the data set at hand, whose pictures are shown.
+    """Reads a study's records.
 
-    Raises:
-      UserError: the study is not there, has no result, or was made on other data.
+    Raises `UserError` when it is not there, has no result, or was made on other data than those at
+    hand, whose `fingerprint` is given.
     """
     client, objective = store.client(), config.objective
     found = client.get_experiment_by_name(experiment)

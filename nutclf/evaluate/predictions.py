@@ -45,7 +45,7 @@ def prediction_table(
             f"y_prob row {row} is no distribution: it sums to {prob[row].sum():.6g}, {prob[row]}"
         )
     label = np.array(names, dtype=object)
-    head = {"path": files, "y_true": label[truth], "y_pred": label[prob.argmax(axis=1)]}
+    head = {"path": files, "y_true": label[truth.astype(int)], "y_pred": label[prob.argmax(axis=1)]}
     held_out = {} if fold is None else {"fold": np.asarray(fold, dtype=np.int64)}
     return pd.DataFrame(head | held_out | dict(zip(names, prob.T, strict=True)))
 

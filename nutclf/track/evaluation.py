@@ -14,13 +14,12 @@ from nutclf.evaluate.predictions import read_predictions, write_predictions
 from nutclf.track.runs import Run, write_json
 
 FOLDER = "evaluation"
-_PER_EPOCH = ("accuracy", "loss")  # of the valid split, kept by epoch under these names
 
 
 def metrics_of(split: str, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
     """Every metric of a table, named for its split: `test_accuracy`, `test_recall/almonds`, ..."""
     metrics = measure.classification_metrics(table, classes)
-    left_out = _PER_EPOCH if split == "valid" else ()
+    left_out = ("accuracy", "loss") if split == "valid" else ()  # logged by epoch as valid_*
     return {f"{split}_{name}": v for name, v in metrics.items() if name not in left_out}
 
 

@@ -9,7 +9,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 from nutclf.track.store import Store
 from nutclf.track.studies import RECIPE, StudyRecord
 
-_SHOWN = 5  # trials in the note's table
 _EXPERIMENT = """\
 **{title}**
 
@@ -50,7 +49,7 @@ def study_note(record: StudyRecord, left_out: Mapping[str, str]) -> str:
         f"accuracy {judged} {best.accuracy}. Trials: {record.counts}.\n",
         f"| | trial | {metric} | accuracy |\n|--:|:--|--:|:--|",
     ]
-    for place, trial in enumerate(record.ranking[:_SHOWN], start=1):
+    for place, trial in enumerate(record.ranking[:5], start=1):
         ranking.append(f"| {place} | {_plain(trial.name)} | {trial.value:.4f} | {trial.accuracy} |")
     parts = ["\n".join([*ranking, f"\n{tags.get('winner_seeds', '')}"]).rstrip()]
     if record.versions:

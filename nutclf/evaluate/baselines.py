@@ -1,8 +1,7 @@
 """Classical classifiers on frozen features: the floor that fine-tuning has to clear."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -14,18 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 N_TREES = 300
-MAX_ITERATIONS = 5000
-"""L-BFGS on 1280 standardised features ends long before; a fit that does not would warn."""
 
-BASELINES: Mapping[str, Callable[[int], BaseEstimator]] = MappingProxyType(
-    {
-        "random forest": lambda seed: RandomForestClassifier(N_TREES, random_state=seed, n_jobs=-1),
-        "logistic regression": lambda seed: make_pipeline(
-            StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS, random_state=seed)
-        ),
-        "majority class": lambda seed: DummyClassifier(strategy="most_frequent"),
-    }
-)
+BASELINES: dict[str, Callable[[int], BaseEstimator]] = {
+    "random forest": lambda seed: RandomForestClassifier(N_TREES, random_state=seed, n_jobs=-1),
+    "logistic regression": lambda seed: make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=5000, random_state=seed)
+    ),
+    "majority class": lambda seed: DummyClassifier(strategy="most_frequent"),
+}
 """By name, what makes an unfitted classifier from a seed."""
 
 
@@ -44,14 +39,10 @@ def judge(
     valid: np.ndarray,
     n_classes: int,
 ) -> Judged:
-    """Fits a classifier once per fold and once on everything.
+    """Fits clones of a classifier, one per fold and one on everything.
 
-    Args:
-      classifier: with `predict_proba`; it stays unfitted, each fit is of a clone.
-      train: features [N, F] and class ids int [N].
-      folds: in which each training image is held out, int [N], 0..k-1.
-      valid: features [M, F].
-      n_classes: C; a class that the training images lack gets probability 0.
+    `train` is features [N, F] and class ids [N], `folds` where each is held out [N], `valid`
+    features [M, F]. A class that the training images lack gets probability 0.
     """
     features, labels = train
     held_out, of_valid = np.zeros((len(labels), n_classes)), np.zeros((len(valid), n_classes))

@@ -12,27 +12,20 @@ from nutclf.evaluate.metrics import cross_entropy
 from nutclf.evaluate.predictions import labels, probabilities
 from nutclf.evaluate.temperature import Confidence, apply_temperature
 
-TEMPERATURES = (0.05, 20.0)
-"""Range searched by `fit_temperature`; its ends stand for "always right" and "knows nothing"."""
-
 
 def fit_temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
-    """The temperature at which held-out probabilities [N, C] explain class ids [N] best.
+    """The temperature, 0.05 to 20, at which held-out probabilities [N, C] explain ids [N] best.
 
-    Minimises the mean negative log-likelihood of `apply_temperature` (Guo et al., ICML 2017,
-    section 4.2). Fit it on images that the network was neither trained nor will be tested on.
-
-    Returns:
-      T within `TEMPERATURES`; above 1 the network was overconfident, below 1 underconfident. Where
-      no answer is wrong it is 1: likelihood alone would then sharpen without end.
+    By the mean negative log-likelihood (Guo et al., ICML 2017, section 4.2). Above 1 the network
+    was overconfident, below 1 underconfident.
     """
     if (y_prob.argmax(axis=1) == y_true).all():
-        return 1.0
+        return 1.0  # likelihood alone would sharpen without end
 
     def loss(log_t: float) -> float:  # over log T, in which halving and doubling are equal steps
         return cross_entropy(apply_temperature(y_prob, math.exp(log_t)), y_true)
 
-    bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
+    bounds = (math.log(0.05), math.log(20))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return math.exp(best.x)
 
@@ -40,36 +33,23 @@ def fit_temperature(y_prob: np.ndarray, y_true: np.ndarray) -> float:
 def reliability_table(y_prob: np.ndarray, y_true: np.ndarray, bins: int = 15) -> pd.DataFrame:
     """Confidence against accuracy, in `bins` equal bins (low, high] of the largest probability.
 
-    Empty bins stay and the counts are kept, both of which `sklearn.calibration_curve` drops.
-
-    Returns:
-      One row per bin: `low`, `high`, `n` images, how many are `right`, mean `confidence`, and
-      `accuracy`; the last two are NaN where n is 0.
+    One row per bin: `low`, `n` images, how many are `right`, mean `confidence` and `accuracy`; the
+    last two are NaN where n is 0. `sklearn.calibration_curve` drops empty bins and the counts.
     """
-    confidence, right = y_prob.max(axis=1), y_prob.argmax(axis=1) == y_true
     edges = np.linspace(0, 1, bins + 1)
-    where = np.searchsorted(edges[1:-1], confidence)
-    n = np.bincount(where, minlength=bins)
-    hits = np.bincount(where, weights=right, minlength=bins).astype(np.int64)
-    filled = np.where(n > 0, n, np.nan)
-    return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "n": n,
-            "right": hits,
-            "confidence": np.bincount(where, weights=confidence, minlength=bins) / filled,
-            "accuracy": hits / filled,
-        }
-    )
+    confidence, right = y_prob.max(axis=1), y_prob.argmax(axis=1) == y_true
+    images = pd.DataFrame({"confidence": confidence, "right": right})
+    by_bin = images.groupby(np.searchsorted(edges[1:-1], confidence))
+    table = by_bin.mean().rename(columns={"right": "accuracy"}).reindex(range(bins))
+    counts = by_bin["right"].agg(n="size", right="sum").reindex(range(bins), fill_value=0)
+    return table.join(counts).assign(low=edges[:-1])
 
 
 def expected_calibration_error(y_prob: np.ndarray, y_true: np.ndarray, bins: int = 15) -> float:
     """Mean distance of accuracy from confidence over the bins, weighted by their images, [0, 1].
 
-    Naeini et al., AAAI 2015; 15 equal-width bins as in Guo et al., ICML 2017. Biased upwards where
-    bins hold few images: on 50 simulated images a perfectly calibrated network of mean confidence
-    0.91 reads 0.07 on average.
+    Naeini et al., AAAI 2015; 15 bins as in Guo et al., ICML 2017. Biased upwards where bins hold
+    few images: on 50 images a perfectly calibrated network may read 0.07.
     """
     table = reliability_table(y_prob, y_true, bins).dropna()
     distance = (table["accuracy"] - table["confidence"]).abs()
@@ -77,13 +57,8 @@ def expected_calibration_error(y_prob: np.ndarray, y_true: np.ndarray, bins: int
 
 
 def coverage_threshold(confidence: np.ndarray, coverage: float) -> float:
-    """The highest threshold t at which `confidence >= t` still keeps the wanted share of images.
-
-    `confidence` has one value per image, [N], N >= 1; `coverage` is within (0, 1].
-    """
+    """The highest t at which `confidence >= t` still keeps a share of the images, within (0, 1]."""
     values = np.sort(confidence)[::-1]
-    if not 0 < coverage <= 1 or not values.size:
-        raise ValueError(f"coverage is {coverage} of {values.size} images; needs (0, 1] of some")
     kept = math.ceil(coverage * values.size - 1e-9)  # 0.07 * 100 is 7.000000000000001
     return float(values[max(kept, 1) - 1])
 
@@ -103,17 +78,11 @@ def recalibrate(table: pd.DataFrame, classes: Sequence[str], coverage: float) ->
     """Fits a temperature, and the threshold at which a share of the images is still answered.
 
     The error afterwards is measured fold by fold with the temperature of the other folds; without
-    folds every fifth image is one. Out-of-fold probabilities come from models that saw four fifths
-    of the images that the final one sees; those of a valid split from the final model itself, whose
-    best epoch was picked there. So both are close, and neither is exact.
-
-    Args:
-      table: held-out predictions, from `nutclf.evaluate.predictions.prediction_table`; N >= 1.
-      classes: in the model's order.
-      coverage: least share of these images to be answered, within (0, 1].
+    folds every fifth image is one. Neither is exact for the final model: out-of-fold probabilities
+    come from models of four fifths of its images, and its best epoch was picked on the valid split.
     """
     y_prob, (y_true, _) = probabilities(table, classes), labels(table, classes)
-    folds = table["fold"].to_numpy() if "fold" in table.columns else np.arange(len(table)) % 5
+    folds = table.get("fold", pd.Series(np.arange(len(table)) % 5)).to_numpy()
     crossed = np.empty_like(y_prob)
     for fold in np.unique(folds):
         others = folds != fold

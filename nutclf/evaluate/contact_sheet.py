@@ -10,13 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nutclf.evaluate import figures
+from nutclf.evaluate.mistakes import Answer, spotlight
 
 COLUMNS = 6
 _SIDE, _GAP, _MARGIN = 1.62, 0.24, 0.34  # inches, as are all lengths below
-_HEADER, _HEADING, _CAPTION = 0.86, 0.32, 0.66
-_LINE = 0.155
-_APART = 0.16  # below a section
-_TOUCH = 0.06  # between the two pictures of a pair
+_HEADER, _HEADING, _CAPTION, _LINE = 0.86, 0.32, 0.66, 0.155
+_APART, _TOUCH = 0.16, 0.06  # below a section, and between the two pictures of a pair
 _WIDTH = 2 * _MARGIN + COLUMNS * _SIDE + (COLUMNS - 1) * _GAP
 _ABOVE, _VERDICT, _BELOW = 26, 22, 29  # characters of a caption's lines that fit a picture
 
@@ -42,21 +41,46 @@ class Section:
     groups: Sequence[tuple[Tile, ...]]  # pairs, whose pictures touch, or single pictures
 
 
+def mistakes_sheet(shown: Sequence[tuple[Answer, np.ndarray]], title: str, detail: str) -> Figure:
+    """The mistakes in their order, each with its picture, uint8 RGB [S, S, 3]."""
+    tiles = [(_answer(answer, pixels, f"{i}   "),) for i, (answer, pixels) in enumerate(shown, 1)]
+    section = Section("The surest wrong answers first", "There are none.", tiles)
+    return contact_sheet([section], title, detail)
+
+
+def gradcam_sheet(
+    shown: Sequence[tuple[Answer, np.ndarray, np.ndarray]], title: str, detail: str
+) -> Figure:
+    """Wrong and right answers, each with its picture and beside it its heat (see `spotlight`)."""
+    pairs = {True: [], False: []}
+    for answer, pixels, heat in shown:
+        lit = Tile(spotlight(pixels, heat), f"what says {answer.y_pred}", "", "")
+        pairs[answer.right].append((_answer(answer, pixels), lit))
+    wrong = Section("Wrong answers, the surest first", "There are none.", pairs[False])
+    right = Section("Right answers, the surest of each class", "There are none.", pairs[True])
+    return contact_sheet([wrong, right], title, detail)
+
+
+def _answer(answer: Answer, pixels: np.ndarray, number: str = "") -> Tile:
+    badge = f"{number}{answer.confidence:.3f}"
+    is_, said = f"is {answer.y_true}", f"said {answer.y_pred}"
+    return Tile(pixels, is_, said, answer.path, badge, alarming=not answer.right)
+
+
 def contact_sheet(sections: Sequence[Section], title: str, detail: str) -> Figure:
     """All sections below each other, under a header of two lines."""
     a_row = [COLUMNS // max(map(len, each.groups), default=1) for each in sections]
     rows = [-(-len(each.groups) // n) for each, n in zip(sections, a_row, strict=True)]
     heights = [_HEADING + (n * (_SIDE + _CAPTION) if n else 0.4) + _APART for n in rows]
     figure = figures.blank(_WIDTH, _HEADER + sum(heights) + 0.1)
-    _write(figure, _MARGIN, 0.22, title, fontsize=14, weight="bold", color=figures.INK)
-    _write(figure, _MARGIN, 0.50, detail, fontsize=10, color=figures.MUTED)
+    _write(figure, _MARGIN, 0.22, title, size=14, weight="bold")
+    _write(figure, _MARGIN, 0.50, detail, size=10, color=figures.MUTED)
     top = _HEADER
     for section, n, height in zip(sections, a_row, heights, strict=True):
-        heading = {"fontsize": 11, "weight": "bold", "color": figures.INK}
-        _write(figure, _MARGIN, top, section.heading, **heading)
+        _write(figure, _MARGIN, top, section.heading, size=11, weight="bold")
         if not section.groups:
             below = top + _HEADING - 0.04
-            _write(figure, _MARGIN, below, section.empty, fontsize=9.5, color=figures.MUTED)
+            _write(figure, _MARGIN, below, section.empty, size=9.5, color=figures.MUTED)
         for number, group in enumerate(section.groups):
             row, place = divmod(number, n)
             x = _MARGIN + place * len(group) * (_SIDE + _GAP)
@@ -67,11 +91,11 @@ def contact_sheet(sections: Sequence[Section], title: str, detail: str) -> Figur
     return figure
 
 
-def _write(figure: Figure, x: float, y: float, line: str, **look: object) -> None:
+def _write(figure: Figure, x: float, y: float, line: str, color=figures.INK, **look) -> None:
     """Text at x, y inches from the upper left corner."""
     width, height = figure.get_size_inches()
     place = {"ha": "left", "va": "top", "parse_math": False}
-    figure.text(x / width, 1 - y / height, line, **place, **look)
+    figure.text(x / width, 1 - y / height, line, color=color, **place, **look)
 
 
 def _place(figure: Figure, x: float, y: float, tile: Tile) -> None:
@@ -80,15 +104,16 @@ def _place(figure: Figure, x: float, y: float, tile: Tile) -> None:
     ax.imshow(tile.pixels, interpolation="antialiased")
     ax.set_axis_off()
     if tile.badge:
-        paper = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none"}
-        look = {"fontsize": 7.5, "color": figures.INK, "bbox": paper | {"alpha": 0.85}}
-        _write(figure, x + 0.04, y + 0.04, tile.badge, **look)
-    colour = figures.BEST if tile.alarming else figures.INK
-    bold = {"fontsize": 9, "weight": "bold", "color": colour}
-    y += _SIDE + 0.06
-    _write(figure, x, y, _fit(tile.above, _ABOVE), fontsize=8.5, color=figures.MUTED)
-    _write(figure, x, y + _LINE, _fit(tile.verdict, _VERDICT), **bold)
-    _write(figure, x, y + 2 * _LINE, _fit(tile.below, _BELOW), fontsize=7.5, color=figures.MUTED)
+        box = {"boxstyle": "square,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.85}
+        _write(figure, x + 0.04, y + 0.04, tile.badge, size=7.5, bbox=box)
+    warning = figures.BEST if tile.alarming else figures.INK
+    lines = (
+        (_fit(tile.above, _ABOVE), {"size": 8.5, "color": figures.MUTED}),
+        (_fit(tile.verdict, _VERDICT), {"size": 9, "color": warning, "weight": "bold"}),
+        (_fit(tile.below, _BELOW), {"size": 7.5, "color": figures.MUTED}),
+    )
+    for number, (line, look) in enumerate(lines):
+        _write(figure, x, y + _SIDE + 0.06 + number * _LINE, line, **look)
 
 
 def _fit(line: str, longest: int) -> str:

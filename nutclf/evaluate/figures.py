@@ -16,15 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
 from nutclf.evaluate.calibration import expected_calibration_error, reliability_table
-from nutclf.evaluate.intervals import Rate, wilson
+from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.metrics import as_counts
 
 INK, MUTED, RULE, NOTHING = "#22303c", "#6b7a88", "#dfe5ea", "#b6c1ca"
 TRAIN, VALID, BEST = "#8a9bab", "#14608c", "#c8553d"
 SHADES = ("#f6f9fb", "#a9cbe0", "#3d86b3", "#0d3f5f")
 DASHED = {"linewidth": 1, "linestyle": (0, (4, 3))}
-HEADER = 44
-"""Height of the band kept free above the panels, in points."""
 
 
 def blank(width: float, height: float) -> Figure:
@@ -35,12 +33,9 @@ def blank(width: float, height: float) -> Figure:
 
 
 def finish(figure: Figure, title: str, detail: str) -> None:
-    """Arranges the panels below a header: a bold line and a quiet one, 10 points off the edges.
-
-    Call it last: the layout is measured at each draw, and seaborn draws once by itself.
-    """
+    """Arranges the panels below a header of two lines, 44 points high. Call it last."""
     width, height = figure.get_size_inches() * 72
-    band = (0, 0, 1, 1 - HEADER / height)
+    band = (0, 0, 1, 1 - 44 / height)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.03, rect=band)
     style = {"ha": "left", "va": "top", "parse_math": False}
     x, y = 10 / width, 1 - 10 / height
@@ -63,9 +58,6 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     """Heat map of counts [C, C]: rows true, columns predicted, shaded by share of the true class.
 
     A class without images is a row of pale zeros. The accuracy is printed below the title.
-
-    Raises:
-      ValueError: the matrix is no table of counts or does not fit the C classes.
     """
     counts = as_counts(matrix, len(classes))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -85,7 +77,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     middle = np.arange(len(classes)) + 0.5
     slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     ax.set_xticks(middle, classes, parse_math=False, **slant)
-    ax.set_yticks(middle, classes, parse_math=False, rotation=0)
+    ax.set_yticks(middle, classes, parse_math=False)
     ax.set_xlabel("predicted", labelpad=8, color=INK)
     ax.set_ylabel("true", labelpad=8, color=INK)
     ax.tick_params(length=0, labelcolor=INK)
@@ -100,60 +92,49 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
 def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Loss, accuracy and learning rate by epoch in three panels, with the kept epoch marked.
 
-    Args:
-      history: one row per epoch: `epoch`, `train_loss`, `valid_loss`, `train_accuracy`,
-        `valid_accuracy`, `learning_rate`.
-      best_epoch: the epoch whose weights were kept, one of `history["epoch"]`.
+    `history` has one row per epoch: `epoch`, `train_loss`, `valid_loss`, `train_accuracy`,
+    `valid_accuracy`, `learning_rate`. The rate's axis is logarithmic where it falls tenfold.
     """
-    history = history.sort_values("epoch")
-    best = history[history["epoch"] == best_epoch].iloc[-1]
+    history = history.set_index("epoch").sort_index()
+    best, rates = history.loc[best_epoch], history["learning_rate"]
     line = {"linewidth": 1.9, "marker": "o", "markersize": 3.2}
     figure = blank(12.4, 4.0)
-    panels = figure.subplots(1, 3)
+    losses, accuracies, third = panels = figure.subplots(1, 3)
     for ax, name in zip(panels, ("loss", "accuracy", "learning rate"), strict=True):
         quiet_axes(ax)
         ax.set_title(name, loc="left", fontsize=10.5, color=INK)
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        if name == "learning rate":
-            ax.plot(history["epoch"], history["learning_rate"], color=VALID, **line)
-            _rate_axis(ax, history["learning_rate"])
-        else:
-            for split, color in (("train", TRAIN), ("valid", VALID)):
-                values = history[f"{split}_{name}"]
-                label = {"train": "training", "valid": "validation"}[split]
-                ax.plot(history["epoch"], values, color=color, label=label, **line)
-            ax.plot(best_epoch, best[f"valid_{name}"], "o", color=BEST, label="kept", zorder=3)
         ax.axvline(best_epoch, color=BEST, zorder=1, **DASHED)
-    panels[0].set_ylim(bottom=0)
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    entries = panels[0].get_legend_handles_labels()
+    for ax, name in ((losses, "loss"), (accuracies, "accuracy")):
+        ax.plot(history[f"train_{name}"], color=TRAIN, label="training", **line)
+        ax.plot(history[f"valid_{name}"], color=VALID, label="validation", **line)
+        ax.plot(best_epoch, best[f"valid_{name}"], "o", color=BEST, label="kept", zorder=3)
+    third.plot(rates, color=VALID, **line)
+    if rates.min() > 0 and rates.max() >= 10 * rates.min():
+        third.set_yscale("log")
+        third.minorticks_off()
+    else:
+        third.set_ylim(0, 1.1 * rates.max() or 1)
+    losses.set_ylim(bottom=0)
+    accuracies.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    third.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    entries = losses.get_legend_handles_labels()
     figure.legend(*entries, loc="upper right", ncols=3, frameon=False, labelcolor=INK)
     kept = f"validation loss {best['valid_loss']:.3f}, accuracy {best['valid_accuracy']:.3f}"
     finish(figure, "Learning curves", f"kept: epoch {best_epoch}, {kept}")
     return figure
 
 
-def _rate_axis(ax: Axes, rates: pd.Series) -> None:
-    """Logarithmic where the rate falls tenfold or more; from 0 up otherwise."""
-    if rates.min() > 0 and rates.max() >= 10 * rates.min():
-        ax.set_yscale("log")
-        ax.minorticks_off()
-    else:
-        ax.set_ylim(0, 1.1 * rates.max() or 1)
-    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-
-
-def reliability_figure(
-    y_prob: np.ndarray, y_true: np.ndarray, title: str, bins: int = 10
-) -> Figure:
+def reliability_figure(y_prob: np.ndarray, y_true: np.ndarray, title: str) -> Figure:
     """Accuracy against confidence with 95% intervals, above the number of images in each bin.
 
-    Of probabilities [N, C] and class ids [N]; the calibration error is printed below the title.
+    The calibration error of probabilities [N, C] and class ids [N] is printed below the title.
     """
+    bins = 10  # wider than those of the metric: few images
     table = reliability_table(y_prob, y_true, bins)
     filled = table[table["n"] > 0]
-    ends = [wilson(int(right), int(n)) for right, n in filled[["right", "n"]].to_numpy()]
+    ends = [Rate(int(right), int(n)).interval for right, n in filled[["right", "n"]].to_numpy()]
     figure = blank(5.6, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     upper.axline((0, 0), (1, 1), color=MUTED, label="ideal", **DASHED)

@@ -13,8 +13,7 @@ from nutclf.errors import UserError
 def make_folds(train: Split, k: int, seed: int, refusal: str) -> np.ndarray:
     """The fold of each training image, int64 [N]; images that show the same thing share one.
 
-    Raises:
-      UserError: a class has too few images; `refusal`, with the reason in the place of its `{}`.
+    Raises `UserError` when a class has too few images: `refusal`, with the reason for its `{}`.
     """
     groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
     try:
@@ -24,16 +23,10 @@ def make_folds(train: Split, k: int, seed: int, refusal: str) -> np.ndarray:
 
 
 def assign_folds(labels: np.ndarray, groups: Sequence[object], k: int, seed: int) -> np.ndarray:
-    """The fold in which each image is held out, int64 [N], 0..k-1.
+    """The fold in which each image is held out, int64 [N], 0..k-1, from class ids [N].
 
-    Args:
-      labels: class ids, int [N].
-      groups: N hashable names; images that share one are held out together.
-      k: folds, 2 or more.
-      seed: of the shuffle.
-
-    Raises:
-      ValueError: a class has fewer groups than there are folds, so some fold would lack it.
+    Images that share one of the N `groups` are held out together. Raises `ValueError` when a class
+    has fewer groups than there are folds, so some fold would lack it.
     """
     labels = np.asarray(labels)
     names = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]

@@ -1,34 +1,29 @@
-"""What is logged about a table of predictions: metrics from the argmax, and the confusion matrix.
+"""What is logged about a table of predictions: metrics, the confusion matrix, and its diagnosis.
 
 Keras' own Precision and Recall threshold every softmax cell at 0.5 and can read 0.0 at an accuracy
 of 1.0 (keras issue 5705), so precision, recall and F1 come from the argmax, through scikit-learn.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from nutclf.evaluate.intervals import SIGNIFICANCE
 from nutclf.evaluate.predictions import labels, probabilities
 from nutclf.evaluate.temperature import EPSILON
 
 
 def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
-    """Every metric of a table of predictions, each finite and ready to log.
+    """Every metric of a table of predictions, each finite; `ValueError` when it has no rows.
 
-    Args:
-      table: from `prediction_table`.
-      classes: all C class names, including those without an image in the table.
-
-    Returns:
-      `accuracy`, `top3_accuracy`, `loss` (mean cross-entropy in nats, clipped as Keras does);
-      `macro_*`, the plain mean over the classes present in the truth, and `weighted_*`, weighted by
-      their images, of precision, recall and f1; and `precision/<class>`, `recall/<class>`,
-      `f1/<class>` for all C classes, 0 where the denominator is.
-
-    Raises:
-      ValueError: the table has no rows.
+    `accuracy`, `top3_accuracy` and `loss` (mean cross-entropy in nats, clipped as Keras does); of
+    precision, recall and f1 `macro_*`, the mean over the classes present in the truth, `weighted_*`
+    by their images, and `<name>/<class>` for all classes, 0 where the denominator is.
     """
     if not len(table):
         raise ValueError("the table of predictions has no rows, so there is nothing to measure")
@@ -61,10 +56,27 @@ def cross_entropy(y_prob: np.ndarray, y_true: np.ndarray) -> float:
 
 def confusion(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """Counts of true class (row) by predicted class (column), int [C, C], in class order."""
-    y_true, y_pred = labels(table, classes)
     if not len(table):  # scikit-learn refuses an empty truth
         return np.zeros((len(classes), len(classes)), dtype=np.int64)
-    return confusion_matrix(y_true, y_pred, labels=range(len(classes)))
+    return confusion_matrix(*labels(table, classes), labels=range(len(classes)))
+
+
+def confusion_record(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, list]:
+    """The matrix as it is stored in JSON: `{"classes": [...], "matrix": [[...]]}`, rows true."""
+    return {"classes": list(classes), "matrix": as_counts(matrix, len(classes)).tolist()}
+
+
+def as_counts(matrix: np.ndarray, n_classes: int | None = None) -> np.ndarray:
+    """Any confusion matrix as int64 [C, C]; `ValueError` unless it is one, of `n_classes`."""
+    given = np.asarray(matrix)
+    size, counts = n_classes or len(given), given.astype(np.int64)
+    whole = np.array_equal(counts, given) and (counts >= 0).all() and counts.any()
+    if given.shape != (size, size) or not whole:
+        raise ValueError(
+            f"a confusion matrix {given.dtype} {list(given.shape)} must be [{size}, {size}], of "
+            "whole counts of 0 or more, and hold an image; pass it before normalising"
+        )
+    return counts
 
 
 def check_consistent(matrix: np.ndarray, accuracy: float) -> None:
@@ -81,27 +93,54 @@ def check_consistent(matrix: np.ndarray, accuracy: float) -> None:
         )
 
 
-def confusion_record(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, list]:
-    """The matrix as it is stored in JSON: `{"classes": [...], "matrix": [[...]]}`, rows true."""
-    return {"classes": list(classes), "matrix": as_counts(matrix, len(classes)).tolist()}
+def check_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """One sentence on a matrix; `ValueError` where renamed classes fit better, beyond luck."""
+    counts = as_counts(matrix, len(classes))
+    right, n, renaming = int(counts.trace()), int(counts.sum()), best_renaming(counts)
+    renamed = int(counts[np.arange(len(counts)), renaming].sum())
+    found = f"{right} of {n} images are right ({right / n:.3f})"
+    if renamed == right:
+        return f"{found}; no renaming of the classes has more."
+    p = renaming_gain_p(counts, renaming)
+    if p >= SIGNIFICANCE:
+        return f"{found}; the best renaming of the classes has {renamed}, which luck explains."
+    raise ValueError(
+        f"{found}, but {renamed} with the classes renamed (p = {p:.2g}): "
+        f"{moves(renaming, classes)}. The class list was read in another order than the network's."
+    )
 
 
-def as_counts(matrix: np.ndarray, n_classes: int | None = None) -> np.ndarray:
-    """Any confusion matrix as int64 [C, C].
+def best_renaming(counts: np.ndarray) -> tuple[int, ...]:
+    """For each true class the predicted one that stands for it, so that the most images are right.
 
-    Raises `ValueError` unless it is square, of `n_classes`, and whole counts that are not all zero.
+    One to one; a class stands for itself where nothing is gained.
     """
-    given = np.asarray(matrix)
-    size = len(given) if n_classes is None else n_classes
-    if given.shape != (size, size) or given.dtype.kind not in "iuf":
-        raise ValueError(
-            f"the confusion matrix is {given.dtype} {list(given.shape)}; it must be "
-            f"[{size}, {size}], of numbers"
-        )
-    counts = given.astype(np.int64)
-    if not np.array_equal(counts, given) or (counts < 0).any() or not counts.any():
-        raise ValueError(
-            "a confusion matrix holds whole counts of 0 or more, and at least one image; pass it "
-            "before normalising"
-        )
-    return counts
+    # The unit on the diagonal decides ties for "no move", and can never outweigh an image.
+    gain = counts * (len(counts) + 1) + np.eye(len(counts), dtype=np.int64)
+    return tuple(linear_sum_assignment(gain, maximize=True)[1].tolist())
+
+
+def renaming_gain_p(counts: np.ndarray, renaming: Sequence[int]) -> float:
+    """Upper bound on the probability that luck favours some renaming of as many classes this much.
+
+    A sign test: each image of a moved class that is right under exactly one of the two namings is a
+    coin toss if neither is truer. Predictions that ignore the image, as of a network that always
+    answers one class, weight the coin by the column totals; the kinder coin counts (Hoeffding, Ann.
+    Math. Stat. 27 (1956) 713). The p-value is multiplied by how many renamings there are, choose(C,
+    m) times the derangements of m (Boole).
+    """
+    moved = [i for i, j in enumerate(renaming) if i != j]
+    to, m, columns = [renaming[i] for i in moved], len(moved), counts.sum(axis=0)
+    renamed, tosses = counts[moved, to].sum(), counts[moved, to] + counts[moved, moved]
+    if not tosses.sum():
+        return 1.0
+    coins = columns[to] / np.maximum(columns[to] + columns[moved], 1)
+    one = binom.sf(renamed - 1, tosses.sum(), max(0.5, np.average(coins, weights=tosses)))
+    derangements = sum((-1) ** k * math.factorial(m) // math.factorial(k) for k in range(m + 1))
+    return min(1.0, float(one) * math.comb(len(counts), m) * derangements)
+
+
+def moves(renaming: Sequence[int], classes: Sequence[str]) -> str:
+    """Which class appears under which name, e.g. "almonds appears as pecans"."""
+    pairs = [f"{classes[i]} appears as {classes[j]}" for i, j in enumerate(renaming) if i != j]
+    return ", ".join(pairs)

@@ -5,6 +5,7 @@ the order in which a loader happened to give them.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 
@@ -22,37 +23,30 @@ def prediction_table(
     classes: Sequence[str],
     fold: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Builds the table from one pass over the images.
+    """Builds the table of class ids [N] and probabilities [N, C], `fold` being int [N].
 
-    Args:
-      paths: one distinct path per image, [N].
-      y_true: class ids 0..C-1, int [N], in the order of `paths`.
-      y_prob: class probabilities, float [N, C]; each row sums to 1 within 1e-3.
-      classes: C distinct class names in the model's own order.
-      fold: the fold in which each image was held out, int [N].
-
-    Returns:
-      N rows in the order given: `path`, `y_true` and `y_pred` (class names; `y_pred` is the argmax,
-      the first class on a tie), `fold` where given, then one float64 column per class.
-
-    Raises:
-      ValueError: lengths differ, a path or a class is repeated, a label is no class id, or a row of
-        `y_prob` is no distribution; the message names which and where.
+    N rows in the order given: `path`, `y_true` and `y_pred` (class names; `y_pred` is the argmax,
+    the first class on a tie), `fold` where given, then one float64 column per class. Raises
+    `ValueError` when paths or classes are not unique, or ids or probabilities impossible.
     """
-    names, files = _class_names(classes), _unique([str(path) for path in paths], "path")
+    names, files = list(classes), [str(path) for path in paths]
     truth, prob = np.asarray(y_true), np.asarray(y_prob, dtype=np.float64)
-    _check_values(truth, prob, len(names))
-    held_out = {} if fold is None else {"fold": np.asarray(fold, dtype=np.int64)}
-    columns = {"paths": files, "y_true": truth, "y_prob": prob} | held_out
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"lengths differ: {lengths}")
+    if len(set(names)) < len(names) or set(names) & set(IDENTITY):
+        raise ValueError(f"classes are {names}; each must be unique, and none of {IDENTITY}")
+    if twice := [path for path, n in Counter(files).items() if n > 1]:
+        raise ValueError(f"path {twice[0]!r} comes more than once; each must be unique")
+    outside = truth[(truth < 0) | (truth >= len(names))]
+    if outside.size:
+        raise ValueError(f"y_true holds {outside[0]}; class ids run from 0 to {len(names) - 1}")
+    wrong = ~(np.abs(prob.sum(axis=1) - 1) <= 1e-3) | (prob < 0).any(axis=1)  # NaN is wrong too
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"y_prob row {row} is no distribution: it sums to {prob[row].sum():.6g}, {prob[row]}"
+        )
     label = np.array(names, dtype=object)
-    head = {
-        "path": files,
-        "y_true": label[truth.astype(np.int64)],
-        "y_pred": label[prob.argmax(axis=1)],
-    }
+    head = {"path": files, "y_true": label[truth.astype(int)], "y_pred": label[prob.argmax(axis=1)]}
+    held_out = {} if fold is None else {"fold": np.asarray(fold, dtype=np.int64)}
     return pd.DataFrame(head | held_out | dict(zip(names, prob.T, strict=True)))
 
 
@@ -62,23 +56,16 @@ def classes_of(table: pd.DataFrame) -> list[str]:
 
 
 def labels(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted class ids of a table, two int64 [N], numbered in the order of `classes`.
-
-    Raises `ValueError` when the table names a class that is not in `classes`.
-    """
-    ids = {name: i for i, name in enumerate(_class_names(classes))}
-    unknown = sorted((set(table["y_true"]) | set(table["y_pred"])) - set(ids))
-    if unknown:
+    """True and predicted class ids of a table, two int64 [N], in the order of `classes`."""
+    ids = {name: i for i, name in enumerate(classes)}
+    if unknown := sorted((set(table["y_true"]) | set(table["y_pred"])) - set(ids)):
         raise ValueError(f"the table names {unknown}, which are not among the classes {list(ids)}")
     return tuple(table[column].map(ids).to_numpy(np.int64) for column in ("y_true", "y_pred"))
 
 
 def probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """Class probabilities of a table, float64 [N, C], columns in the order of `classes`.
-
-    Raises `ValueError` when the table's class columns are not exactly `classes`, in any order.
-    """
-    names = _class_names(classes)
+    """Class probabilities of a table, float64 [N, C], columns in the order of `classes`."""
+    names = list(classes)
     if set(names) != set(classes_of(table)):
         raise ValueError(f"the table has classes {classes_of(table)}; asked for {names}")
     return table[names].to_numpy(np.float64)
@@ -94,39 +81,7 @@ def read_predictions(path: str | PathLike) -> pd.DataFrame:
     """Reads what `write_predictions` wrote: the same rows, names and float64 bits."""
     # All as text first: "NA" and "007" stay names, and Python's own float() is exact to the bit.
     table = pd.read_csv(path, dtype=object, keep_default_na=False)
-    missing = [column for column in IDENTITY[:3] if column not in table.columns]
-    if missing:
+    if missing := [column for column in IDENTITY[:3] if column not in table.columns]:
         raise ValueError(f"{path} is no table of predictions: it lacks the columns {missing}")
     types = dict.fromkeys(IDENTITY, "str") | {"fold": np.int64}
     return table.astype({column: types.get(column, np.float64) for column in table.columns})
-
-
-def _unique(values: list[str], what: str) -> list[str]:
-    index = pd.Index(values, dtype=object)
-    if index.has_duplicates:
-        twice = index[index.duplicated()][0]
-        raise ValueError(f"{what} {twice!r} comes more than once; each must be unique")
-    return values
-
-
-def _class_names(classes: Sequence[str]) -> list[str]:
-    names = _unique(list(classes), "class")
-    if not names or not all(names) or set(names) & set(IDENTITY):
-        raise ValueError(f"classes are {names}; at least one, none empty, none of {IDENTITY}")
-    return names
-
-
-def _check_values(truth: np.ndarray, prob: np.ndarray, n_classes: int) -> None:
-    if truth.ndim != 1 or (truth.size and truth.dtype.kind not in "iu"):
-        raise ValueError(f"y_true is {truth.dtype} {list(truth.shape)}; it must be integers [N]")
-    outside = truth[(truth < 0) | (truth >= n_classes)]
-    if outside.size:
-        raise ValueError(f"y_true holds {outside[0]}; class ids run from 0 to {n_classes - 1}")
-    if prob.ndim != 2 or prob.shape[1] != n_classes:
-        raise ValueError(f"y_prob is {list(prob.shape)}; it must be [N, {n_classes}]")
-    wrong = ~(np.abs(prob.sum(axis=1) - 1) <= 1e-3) | (prob < 0).any(axis=1)  # NaN is wrong too
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(
-            f"y_prob row {row} is no distribution: it sums to {prob[row].sum():.6g}, {prob[row]}"
-        )

@@ -16,8 +16,7 @@ EPSILON = 1e-7
 def apply_temperature(y_prob: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(log p / T) of probabilities [N, C], float64; never changes which class comes first.
 
-    T is above 0 (else `ValueError`): 1 changes nothing, more flattens, less sharpens. Probabilities
-    are clipped at 1e-7 from below, as in the loss.
+    T is above 0 (else `ValueError`): 1 changes nothing, more flattens, less sharpens.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature is {temperature}; it must be above 0 and finite")
@@ -40,5 +39,4 @@ class Confidence:
         return cls(**{name: metadata[name] for name in asdict(cls()) if name in metadata})
 
     def calibrated(self, y_prob: np.ndarray) -> np.ndarray:
-        """Probabilities as people are shown them, float64 [N, C]."""
         return apply_temperature(y_prob, self.temperature)

@@ -16,9 +16,8 @@ from scipy.special import gammaln
 from scipy.stats import fisher_exact, random_table
 
 from nutclf.evaluate import figures
-from nutclf.evaluate.diagnosis import SIGNIFICANCE, best_renaming, moves, renaming_gain_p
-from nutclf.evaluate.intervals import Rate
-from nutclf.evaluate.metrics import as_counts
+from nutclf.evaluate.intervals import SIGNIFICANCE, Rate
+from nutclf.evaluate.metrics import as_counts, best_renaming, moves, renaming_gain_p
 from nutclf.model.backbones import BackboneSpec
 from nutclf.model.network import predict_pixels
 

@@ -45,8 +45,7 @@ def training_charts(curves: pd.DataFrame, best_epoch: float | None) -> list[dict
 
 def _chart(title: str, x_label: str, **lines: pd.Series) -> dict:
     """A chart's title, legend as (name, CSS class) pairs, and SVG; `lines` by their look."""
-    # 360 x 216 points: on a phone a point is about a pixel.
-    ax = Figure((5, 3), layout="constrained").subplots()
+    ax = Figure((5, 3), layout="constrained").subplots()  # on a phone a point is about a pixel
     quiet_axes(ax)
     ax.spines["bottom"].set_visible(False)
     ax.set_xlabel(x_label, loc="right", color=MUTED, fontsize=11)

@@ -72,14 +72,17 @@ def draw_page(
 ) -> str:
     """The page as HTML.
 
-    Args:
-      record, evidence: of the study and of its best trial.
-      importances: share of each parameter, the largest first; empty with too few trials.
-      root: folder of the data set, for the pictures.
+    `importances` is the share of each parameter, the largest first; empty with too few trials.
+    `root` is the data set's folder, for the pictures.
     """
     here = FileSystemLoader(Path(__file__).parent)
     pages = Environment(loader=here, autoescape=True, undefined=StrictUndefined)
     table, best_epoch = evidence.predictions, evidence.metrics.get("best_epoch")
+    matrices = []
+    for split, found in evidence.matrices.items():
+        counts = np.array(found["matrix"])
+        rate = Rate(int(counts.trace()), int(counts.sum()))
+        matrices.append({**found, "split": _SPLITS[split], "rate": rate})
     return pages.get_template("page.html").render(
         study=record,
         evidence=evidence,
@@ -88,7 +91,7 @@ def draw_page(
         ranking=ranking(record, _RANKED),
         history=history_chart(record),
         training=training_charts(evidence.curves, best_epoch),
-        matrices=[_matrix(split, found) for split, found in evidence.matrices.items()],
+        matrices=matrices,
         mistakes=[] if table is None else worst_mistakes(table, _MISTAKES),
         thumbnail=partial(thumbnail, root),
     )
@@ -106,17 +109,13 @@ def searched(record: StudyRecord) -> dict[str, str]:
 
 
 def ranking(record: StudyRecord, most: int) -> list[tuple]:
-    """The best trials, each with its searched values as text and (low, accuracy, high) of its
-    interval as percentages of one common axis."""
+    """The best trials, each with its searched values as text and its interval (low, accuracy, high)
+    as percentages of one common axis."""
     trials, names = record.ranking[:most], searched(record)
-    ends = [end for trial in trials for end in trial.accuracy.interval]
-    rows = []
-    for trial in trials:
-        low, high = trial.accuracy.interval
-        shares = np.interp([low, trial.accuracy.share, high], [min(ends), max(ends)], [0, 100])
-        recipe = [short(trial.recipe.get(name, "")) for name in names]
-        rows.append((trial, recipe, *shares.round(1).tolist()))
-    return rows
+    marks = np.array([np.insert(t.accuracy.interval, 1, t.accuracy.share) for t in trials])
+    shares = np.interp(marks, [marks.min(), marks.max()], [0, 100]).round(1).tolist()
+    recipes = [[short(trial.recipe.get(name, "")) for name in names] for trial in trials]
+    return [(*row, *places) for *row, places in zip(trials, recipes, shares, strict=True)]
 
 
 def thumbnail(root: Path, path: str, heat: Sequence[Sequence[float]] | None = None) -> str:
@@ -137,8 +136,3 @@ def short(value: object) -> str:
         return f"{float(value):.3g}"
     except ValueError:
         return str(value)
-
-
-def _matrix(split: str, record: Mapping) -> dict:
-    counts = np.array(record["matrix"])
-    return {**record, "split": _SPLITS[split], "rate": Rate(int(counts.trace()), int(counts.sum()))}

@@ -8,67 +8,61 @@ from pathlib import Path
 
 import pandas as pd
 
+from nutclf.evaluate import metrics as measure
 from nutclf.evaluate.calibration import Recalibration
-from nutclf.evaluate.diagnosis import check_matrix
-from nutclf.evaluate.metrics import (
-    check_consistent,
-    classification_metrics,
-    confusion,
-    confusion_record,
-)
 from nutclf.evaluate.predictions import read_predictions, write_predictions
 from nutclf.track.runs import Run, write_json
 
 FOLDER = "evaluation"
-_PER_EPOCH = ("accuracy", "loss")  # of the valid split, kept by epoch under these names
 
 
 def metrics_of(split: str, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
     """Every metric of a table, named for its split: `test_accuracy`, `test_recall/almonds`, ..."""
-    metrics = classification_metrics(table, classes)
-    left_out = _PER_EPOCH if split == "valid" else ()
+    metrics = measure.classification_metrics(table, classes)
+    left_out = ("accuracy", "loss") if split == "valid" else ()  # logged by epoch as valid_*
     return {f"{split}_{name}": v for name, v in metrics.items() if name not in left_out}
 
 
 def write_evaluation(
     run: Run, split: str, table: pd.DataFrame, classes: Sequence[str], accuracy: float
 ) -> dict[str, float]:
-    """Logs metrics and the files `evaluation/{confusion_matrix,predictions}_<split>.*`.
+    """Logs and returns the metrics; logs `evaluation/{confusion_matrix,predictions}_<split>.*`.
 
-    Args:
-      run: of the model.
-      split: "valid", "cv" or "test".
-      table: from `nutclf.evaluate.predictions.prediction_table`.
-      classes: in the model's order.
-      accuracy: as the network reported it, by another way than the table.
-
-    Returns:
-      The metrics that were logged.
-
-    Raises:
-      ValueError: the table's confusion matrix contradicts that accuracy, or says that the classes
-        are in another order.
+    Raises `ValueError` when the table contradicts the accuracy that the network reported by another
+    way, or says that the classes are in another order.
     """
-    matrix = confusion(table, classes)
-    check_consistent(matrix, accuracy)
-    run.tags({f"diagnosis_{split}": check_matrix(matrix, classes)})
+    from nutclf.evaluate.figures import confusion_figure
+
+    matrix = measure.confusion(table, classes)
+    measure.check_consistent(matrix, accuracy)
+    run.tags({f"diagnosis_{split}": measure.check_matrix(matrix, classes)})
     metrics = metrics_of(split, table, classes)
     run.metrics(metrics)
-    with run.artifacts() as folder:
-        _write_files(folder / FOLDER, split, table, classes)
+    title = f"{split} · {matrix.trace()} of {matrix.sum()} right"
+    with run.artifacts() as root:
+        folder, name = root / FOLDER, f"confusion_matrix_{split}"
+        write_json(folder / f"{name}.json", measure.confusion_record(matrix, classes))
+        write_predictions(table, folder / f"predictions_{split}.csv")
+        confusion_figure(matrix, classes, title).savefig(folder / f"{name}.png")
     return metrics
 
 
-def _write_files(folder: Path, split: str, table: pd.DataFrame, classes: Sequence[str]) -> None:
-    from nutclf.evaluate.figures import confusion_figure
+def write_calibration(run: Run, split: str, found: Recalibration) -> None:
+    """Logs errors before and after, temperature, threshold and curve; found on "cv" or "valid"."""
+    from nutclf.evaluate.figures import reliability_figure
 
-    matrix = confusion(table, classes)
-    name = f"confusion_matrix_{split}"
-    write_json(folder / f"{name}.json", confusion_record(matrix, classes))
-    write_predictions(table, folder / f"predictions_{split}.csv")
-    right, n = int(matrix.trace()), int(matrix.sum())
-    title = f"{split} · {right} of {n} right"
-    confusion_figure(matrix, classes, title).savefig(folder / f"{name}.png")
+    temperature = found.confidence.temperature
+    run.metrics(
+        {
+            f"{split}_ece": found.error_before,
+            f"{split}_ece_calibrated": found.error_after,
+            "temperature": temperature,
+            "confidence_threshold": found.confidence.threshold,
+        }
+    )
+    title = f"{split} · temperature {temperature:.2f} · error {found.error_before:.3f} before"
+    figure = reliability_figure(found.y_prob, found.y_true, title)
+    run.client.log_figure(run.run_id, figure, f"{FOLDER}/calibration_{split}.png")
 
 
 def stored_predictions(run: Run, split: str) -> pd.DataFrame | None:
@@ -92,29 +86,3 @@ def stored_file(run: Run, name: str, folder: str = FOLDER) -> Iterator[Path | No
         return
     with tempfile.TemporaryDirectory() as place:
         yield Path(run.client.download_artifacts(run.run_id, path, place))
-
-
-def write_calibration(run: Run, split: str, found: Recalibration) -> None:
-    """Logs `<split>_ece`, `<split>_ece_calibrated`, `temperature`, `confidence_threshold`, a curve.
-
-    Args:
-      run: of the model.
-      split: "cv" or "valid", whose predictions it was found on.
-      found: the curve `evaluation/calibration_<split>.png` is of its calibrated probabilities.
-    """
-    from nutclf.evaluate.figures import reliability_figure
-
-    temperature = found.confidence.temperature
-    run.metrics(
-        {
-            f"{split}_ece": found.error_before,
-            f"{split}_ece_calibrated": found.error_after,
-            "temperature": temperature,
-            "confidence_threshold": found.confidence.threshold,
-        }
-    )
-    title = f"{split} · temperature {temperature:.2f} · error {found.error_before:.3f} before"
-    with run.artifacts() as folder:
-        (folder / FOLDER).mkdir()
-        figure = reliability_figure(found.y_prob, found.y_true, title)
-        figure.savefig(folder / FOLDER / f"calibration_{split}.png")

@@ -1,5 +1,6 @@
 """The notes that MLflow shows above a study and an experiment: what it is, and how to read it."""
 
+import re
 from collections.abc import Mapping
 
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
@@ -8,7 +9,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 from nutclf.track.store import Store
 from nutclf.track.studies import RECIPE, StudyRecord
 
-_SHOWN = 5  # trials in the note's table
 _EXPERIMENT = """\
 **{title}**
 
@@ -41,13 +41,39 @@ prediction; of the best trial also `mistakes.png` and, once promoted, `gradcam.p
 
 def study_note(record: StudyRecord, left_out: Mapping[str, str]) -> str:
     """Markdown for a study's run; `left_out`: Optuna's plots that were not drawn, and why."""
-    reading = _READING.format(
-        metric=record.objective.metric,
-        direction=record.objective.direction,
-        left_out="".join(f" `{name}` is left out: {why}" for name, why in left_out.items()),
-    )
-    parts = [_ranking(record), _promoted(record), _reproduce(record), _searched(record), reading]
-    return "\n\n".join(part for part in parts if part)
+    best, metric, tags, params = record.best, record.objective.metric, record.tags, record.params
+    judged = "out of fold" if record.judged_on == "cv" else "on the valid split"
+    drawn = _DRAWN if tags["data_source"] == "drawn" else ""
+    ranking = [
+        f"{drawn}**Best so far: {_plain(best.name)}**, {metric} {best.value:.4f}, "
+        f"accuracy {judged} {best.accuracy}. Trials: {record.counts}.\n",
+        f"| | trial | {metric} | accuracy |\n|--:|:--|--:|:--|",
+    ]
+    for place, trial in enumerate(record.ranking[:5], start=1):
+        ranking.append(f"| {place} | {_plain(trial.name)} | {trial.value:.4f} | {trial.accuracy} |")
+    parts = ["\n".join([*ranking, f"\n{tags.get('winner_seeds', '')}"]).rstrip()]
+    if record.versions:
+        latest = record.versions[0]
+        aliases = ", ".join(f"`{alias}`" for alias in latest.aliases) or "no alias"
+        promoted = f"{_plain(latest.description or '')}\n\nAlias now: {aliases}."
+        parts.append(f"### What was promoted\n{promoted}")
+    changed = " (files differed from it)" if tags.get("git_dirty") == "true" else ""
+    parts.append(f"""\
+### How to reproduce it
+- command: `{tags.get("command", "make sweep")}`
+- commit: `{tags.get(MLFLOW_GIT_COMMIT, "unknown")}`{changed}
+- data: {tags["data_source"]}, fingerprint `{tags["data_fingerprint"][:12]}`
+- seed: {params.get("seed")}
+- versions: {tags.get("versions", "unknown")}""")
+    searched = ["### What was searched", "| | values | baseline (trial 0) |", "|:--|:--|:--|"]
+    for name in RECIPE:
+        if space := params.get(f"space.{name}"):
+            searched.append(f"| `{name}` | {space} | {params.get(f'baseline.{name}', '')} |")
+    parts.append("\n".join(searched) + f"\n\nNetwork: `{params['backbone']}`.")
+    missing = "".join(f" `{name}` is left out: {why}" for name, why in left_out.items())
+    direction = record.objective.direction
+    parts.append(_READING.format(metric=metric, direction=direction, left_out=missing))
+    return "\n\n".join(parts)
 
 
 def write_study_note(record: StudyRecord, left_out: Mapping[str, str]) -> None:
@@ -61,48 +87,6 @@ def write_experiment_note(store: Store, experiment: str, kind: str) -> None:
     store.client().set_experiment_tag(store.experiment_id(experiment), NOTE, text)
 
 
-def _ranking(record: StudyRecord) -> str:
-    best, metric = record.best, record.objective.metric
-    judged = "out of fold" if record.judged_on == "cv" else "on the valid split"
-    lines = [
-        f"{_DRAWN if record.tags['data_source'] == 'drawn' else ''}**Best so far: "
-        f"{_plain(best.name)}**, {metric} {best.value:.4f}, accuracy {judged} {best.accuracy}. "
-        f"Trials: {record.counts}.\n",
-        f"| | trial | {metric} | accuracy |\n|--:|:--|--:|:--|",
-    ]
-    for place, trial in enumerate(record.ranking[:_SHOWN], start=1):
-        lines.append(f"| {place} | {_plain(trial.name)} | {trial.value:.4f} | {trial.accuracy} |")
-    return "\n".join([*lines, f"\n{record.tags.get('winner_seeds', '')}"]).rstrip()
-
-
-def _promoted(record: StudyRecord) -> str:
-    if not record.versions:
-        return ""
-    latest = record.versions[0]
-    aliases = ", ".join(f"`{alias}`" for alias in latest.aliases) or "no alias"
-    return f"### What was promoted\n{_plain(latest.description or '')}\n\nAlias now: {aliases}."
-
-
-def _reproduce(record: StudyRecord) -> str:
-    tags = record.tags
-    changed = " (files differed from it)" if tags.get("git_dirty") == "true" else ""
-    return f"""\
-### How to reproduce it
-- command: `{tags.get("command", "make sweep")}`
-- commit: `{tags.get(MLFLOW_GIT_COMMIT, "unknown")}`{changed}
-- data: {tags["data_source"]}, fingerprint `{tags["data_fingerprint"][:12]}`
-- seed: {record.params.get("seed")}
-- versions: {tags.get("versions", "unknown")}"""
-
-
-def _searched(record: StudyRecord) -> str:
-    lines = ["### What was searched", "| | values | baseline (trial 0) |", "|:--|:--|:--|"]
-    for name in RECIPE:
-        if space := record.params.get(f"space.{name}"):
-            lines.append(f"| `{name}` | {space} | {record.params.get(f'baseline.{name}', '')} |")
-    return "\n".join(lines) + f"\n\nNetwork: `{record.params['backbone']}`."
-
-
 def _plain(text: str) -> str:
     """Text of data, a class's or a file's name in it, that must not become Markdown or a table."""
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in text)
+    return re.sub(r"[\\`*_\[\]<>|#]", r"\\\g<0>", text)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nutclf.data.reader import read_image
-from nutclf.evaluate.mistakes import gradcam_sheet, mistakes_sheet, surest_hits, worst_mistakes
+from nutclf.evaluate.mistakes import surest_hits, worst_mistakes
 from nutclf.model.gradcam import grad_cam
 from nutclf.track.evaluation import FOLDER, stored_file, stored_predictions
 from nutclf.track.models import load_metadata, load_model
@@ -19,13 +19,12 @@ _TILE_SIDE = 224  # pixels of a picture on a sheet
 
 
 def record_mistakes(run: Run, split: str, root: Path) -> None:
-    """Draws `evaluation/mistakes.png`, unless the run has it: predictions of a run stay.
+    """Draws `evaluation/mistakes.png` of the predictions of a split, unless the run has it.
 
-    Args:
-      run: of the model.
-      split: whose stored predictions are looked through: "cv" or "valid".
-      root: folder of the data set.
+    `root` is the folder of the data set.
     """
+    from nutclf.evaluate.contact_sheet import mistakes_sheet
+
     table = stored_predictions(run, split)
     if table is None or _has(run, MISTAKES):
         return
@@ -35,22 +34,17 @@ def record_mistakes(run: Run, split: str, root: Path) -> None:
     detail = f"{n_wrong} of {len(table)} answers are wrong"
     detail += f"; the {len(shown)} most confident" if len(shown) < n_wrong else ""
     figure = mistakes_sheet(shown, f"Worst mistakes · {split}", detail)
-    with run.artifacts() as folder:
-        (folder / FOLDER).mkdir()
-        figure.savefig(folder / FOLDER / MISTAKES)
+    run.client.log_figure(run.run_id, figure, f"{FOLDER}/{MISTAKES}")
 
 
 def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
     """Draws `evaluation/gradcam.png` and keeps its maps in `gradcam.json`, unless the run has it.
 
-    Of the valid split: the model did not learn from it, and the test split is sealed.
-
-    Args:
-      store: of the records.
-      run: of the model.
-      uri: of the model.
-      root: folder of the data set.
+    Of the valid split: the model did not learn from it, and the test split is sealed. `uri` is the
+    model's, `root` the folder of the data set.
     """
+    from nutclf.evaluate.contact_sheet import gradcam_sheet
+
     table = stored_predictions(run, "valid")
     if table is None or _has(run, GRADCAM):
         return
@@ -62,10 +56,9 @@ def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
     shown = list(zip(asked, pixels, heat, strict=True))
     maps = [asdict(a) | {"heat": np.round(each.astype(float), 3).tolist()} for a, _, each in shown]
     title, detail = "Where the network looked · valid", "Grad-CAM of the class that was answered"
-    figure = gradcam_sheet(shown, title, detail)
     with run.artifacts() as folder:
         write_json(folder / FOLDER / "gradcam.json", maps)
-        figure.savefig(folder / FOLDER / GRADCAM)
+        gradcam_sheet(shown, title, detail).savefig(folder / FOLDER / GRADCAM)
 
 
 def _has(run: Run, name: str) -> bool:

@@ -8,8 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from nutclf.config import Objective
 from nutclf.errors import UserError
-from nutclf.evaluate.comparison import SIGNIFICANCE, Comparison, compare
-from nutclf.evaluate.intervals import Rate
+from nutclf.evaluate.intervals import SIGNIFICANCE, Comparison, Rate, compare
 from nutclf.evaluate.metrics import classification_metrics
 from nutclf.track.evaluation import stored_predictions
 from nutclf.track.models import LoadSplit, reload, reload_proved

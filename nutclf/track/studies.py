@@ -6,7 +6,6 @@ from functools import cached_property
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.tracking import MlflowClient
 
 from nutclf.config import Objective, SearchSpace, StudyConfig
 from nutclf.errors import UserError
@@ -24,54 +23,35 @@ _WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of a study.
-
-    Attributes:
-      number, name, run_id: of the trial and its run.
-      state: COMPLETE, PRUNED, FAIL or RUNNING.
-      value: of the objective; None unless COMPLETE.
-      accuracy: on the images that judge it, with its interval; None unless COMPLETE.
-      recipe: its values of `RECIPE`, as text.
-      seconds: from its start to its end.
-    """
+    """One trial of a study."""
 
     number: int
     name: str
     run_id: str
-    state: str
-    value: float | None
-    accuracy: Rate | None
-    recipe: Mapping[str, str]
-    seconds: float
+    state: str  # COMPLETE, PRUNED, FAIL or RUNNING
+    value: float | None  # of the objective; None unless COMPLETE, as is `accuracy`
+    accuracy: Rate | None  # on the images that judge it
+    recipe: Mapping[str, str]  # its values of `RECIPE`, as text
+    seconds: float  # from its start to its end
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One study.
-
-    Attributes:
-      run: of the study.
-      tags, params: of that run; a tag `space.<name>` wins over the param of that name.
-      objective: what "best" is.
-      trials: by number.
-      versions: registered from its trials, the newest first.
-    """
+    """One study."""
 
     run: Run
     tags: Mapping[str, str]
-    params: Mapping[str, str]
+    params: Mapping[str, str]  # of the run; a tag `space.<name>` wins over the param of that name
     objective: Objective
-    trials: Sequence[TrialRecord]
-    versions: Sequence[ModelVersion]
+    trials: Sequence[TrialRecord]  # by number
+    versions: Sequence[ModelVersion]  # registered from its trials, the newest first
 
     @property
     def name(self) -> str:
-        """Of the study."""
         return self.tags["study_name"]
 
     @property
     def judged_on(self) -> str:
-        """The split whose predictions make the objective."""
         return self.objective.judged_on
 
     @property
@@ -94,26 +74,18 @@ class StudyRecord:
 
     @property
     def best(self) -> TrialRecord:
-        """The first of the ranking."""
         return self.ranking[0]
 
     @property
     def best_run(self) -> Run:
-        """The run of the best trial."""
         return Run(self.run.client, self.best.run_id)
 
 
 def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: str) -> StudyRecord:
-    """Reads a study's records; writes nothing.
+    """Reads a study's records.
 
-    Args:
-      store: of the records.
-      experiment: its name is also the registered model's.
-      config: of the study.
-      fingerprint: of the data set at hand, whose pictures will stand beside the records.
-
-    Raises:
-      UserError: the study is not there, has no result, or was made on other data.
+    Raises `UserError` when it is not there, has no result, or was made on other data than those at
+    hand, whose `fingerprint` is given.
     """
     client, objective = store.client(), config.objective
     found = client.get_experiment_by_name(experiment)
@@ -132,18 +104,21 @@ def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: 
             f"Study {config.name!r} was made on data with fingerprint {seen[:12]}, and these have "
             f"{fingerprint[:12]}; give its own data with DATA=."
         )
-    first, file = judged[0].info.run_id, f"confusion_matrix_{objective.judged_on}.json"
-    matrix = stored_json(Run(client, first), file)["matrix"]
+    file = f"confusion_matrix_{objective.judged_on}.json"
+    matrix = stored_json(Run(client, judged[0].info.run_id), file)["matrix"]
     n = sum(map(sum, matrix))  # images that judge a trial: the same for each
     # A param cannot change: a study whose space was widened says so in a tag.
     space = {key: text for key, text in study.data.tags.items() if key.startswith("space.")}
+    # Read one by one: a search of versions leaves out the aliases.
+    query = f"name = '{experiment}' AND tags.study_name = {quoted(config.name)}"
+    numbers = sorted((int(v.version) for v in client.search_model_versions(query)), reverse=True)
     return StudyRecord(
         Run(client, study.info.run_id),
         study.data.tags,
         study.data.params | space,
         objective,
         sorted((_trial(run, objective, n) for run in trials), key=lambda trial: trial.number),
-        _versions(client, experiment, config.name),
+        [client.get_model_version(experiment, str(number)) for number in numbers],
     )
 
 
@@ -152,24 +127,16 @@ def _state(run: MlflowRun) -> str:
 
 
 def _trial(run: MlflowRun, objective: Objective, n: int) -> TrialRecord:
-    info, metrics, params = run.info, run.data.metrics, run.data.params
-    value = metrics.get(objective.metric) if _state(run) == "COMPLETE" else None
+    info, metrics, params, state = run.info, run.data.metrics, run.data.params, _state(run)
+    value = metrics.get(objective.metric) if state == "COMPLETE" else None
     share = metrics.get("cv_accuracy" if objective.cross_validated else "best_valid_accuracy")
     return TrialRecord(
         number=int(run.data.tags["trial_number"]),
         name=info.run_name,
         run_id=info.run_id,
-        state=_state(run),
+        state=state,
         value=value,
         accuracy=None if value is None else Rate(round(share * n), n),
         recipe={key: params[key] for key in RECIPE if key in params},
         seconds=((info.end_time or info.start_time) - info.start_time) / 1000,
     )
-
-
-def _versions(client: MlflowClient, model: str, study: str) -> list[ModelVersion]:
-    """Read one by one: a search leaves out the aliases."""
-    query = f"name = '{model}' AND tags.study_name = {quoted(study)}"
-    numbers = [version.version for version in client.search_model_versions(query)]
-    each = [client.get_model_version(model, number) for number in numbers]
-    return sorted(each, key=lambda version: int(version.version), reverse=True)

@@ -91,12 +91,6 @@ def test_rounding_of_the_share_costs_no_image():
     assert coverage_threshold(confidence, 0.07) == confidence[-7]  # 0.07 * 100 > 7 in floats
 
 
-@pytest.mark.parametrize(("confidence", "coverage"), [([], 0.5), ([0.5], 0), ([0.5], 1.1)])
-def test_an_impossible_coverage_is_refused(confidence, coverage):
-    with pytest.raises(ValueError, match="coverage"):
-        coverage_threshold(confidence, coverage)
-
-
 def test_recalibration_undoes_the_temperature_and_the_error_falls():
     table, y_prob, y_true = held_out(3000, 0.5, folds=np.arange(3000) % 5)
     found = recalibrate(table, CLASSES, 0.95)

@@ -88,7 +88,7 @@ def test_curves_show_three_panels_in_the_order_of_epochs_with_the_best_one_marke
         kept = next(line for line in ax.lines if line.get_label() == "kept")
         assert kept.get_xydata().tolist() == [[7, history()[column][6]]]
     assert all(any(set(line.get_xdata()) == {7} for line in ax.lines) for ax in figure.axes)
-    assert list(figure.axes[0].lines[0].get_xdata()) == list(range(1, 10))
+    assert list(figure.axes[0].lines[1].get_xdata()) == list(range(1, 10))
 
 
 @pytest.mark.parametrize("n", [1, 2, 40])

@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from nutclf.evaluate.mistakes import (
-    Answer,
-    gradcam_sheet,
-    mistakes_sheet,
-    spotlight,
-    surest_hits,
-    worst_mistakes,
-)
+from nutclf.evaluate.contact_sheet import gradcam_sheet, mistakes_sheet
+from nutclf.evaluate.mistakes import Answer, spotlight, surest_hits, worst_mistakes
 from nutclf.evaluate.predictions import prediction_table
 
 CLASSES = ("almonds", "pecans", "walnuts")

@@ -1,6 +1,5 @@
 """The same picture twice: equal bytes or near pixels, within a split, and worse, across splits."""
 
-import io
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,14 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from nutclf.data.folder import DataSet
-from nutclf.data.reader import (
-    FORMATS,
-    UnreadableImage,
-    orientation,
-    pillow_silenced,
-    read_bytes,
-    read_image,
-)
+from nutclf.data.reader import UnreadableImage, open_image, orientation, read_bytes, read_image
 
 HASH_SIDE = 16
 """A hash of 16 x 16 bits; the library's 8 x 8 takes two nuts on a white ground for one photo."""
@@ -143,7 +135,7 @@ def inspect(data: DataSet) -> list[Seen]:
 def read_header(content: bytes) -> Header | None:
     """The header of an image file; None when the content is no image that this package reads."""
     try:
-        with pillow_silenced(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with open_image(content) as image:
             # A JPEG with further pictures behind the first is one all the same.
             kind = "JPEG" if image.format == "MPO" else image.format
             turn = orientation(image)

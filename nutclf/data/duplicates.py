@@ -16,17 +16,10 @@ from scipy.sparse.csgraph import connected_components
 from nutclf.data.folder import DataSet
 from nutclf.data.reader import UnreadableImage, open_image, orientation, read_bytes, read_image
 
-HASH_SIDE = 16
-"""A hash of 16 x 16 bits; the library's 8 x 8 takes two nuts on a white ground for one photo."""
-
-HASHED_SIDE = 224
-"""Pixels of the square that is hashed; of any size, so that hashes do not depend on a network."""
-
-NEAR_BITS = 16
-"""Of 256 bits, how many may differ between near-duplicates."""
-
+HASH_SIDE = 16  # 16 x 16 bits; with 8 x 8 two nuts on a white ground pass for one photo
+HASHED_SIDE = 224  # pixels of the square that is hashed, whatever the network takes
+NEAR_BITS = 16  # of 256, how many may differ between near-duplicates
 UPRIGHT = 1  # EXIF's orientation of an image that needs no turn
-
 # Share of bits that must be set for a hash to tell images apart. Half are, by construction; a
 # plain area has no frequencies, and all plain images would look like copies of each other.
 _TELLING = 0.25
@@ -69,17 +62,14 @@ class Pair:
 
     @property
     def across_splits(self) -> bool:
-        """Whether a model may have learned from the one and be judged on the other."""
         return self.splits[0] != self.splits[1]
 
     @property
     def labels_disagree(self) -> bool:
-        """Whether at least one of the two labels must be wrong."""
         return self.labels[0] != self.labels[1]
 
     @property
     def how_like(self) -> str:
-        """For people: how sure it is."""
         return "equal bytes" if self.equal_bytes else f"{self.bits} of 256 bits differ"
 
 
@@ -121,14 +111,13 @@ def inspect(data: DataSet) -> list[Seen]:
         try:
             content = read_bytes(data.root / path)
             header = read_header(content)
-            likeness = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])[0]
+            (likeness,) = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])
         except UnreadableImage as error:
             problem = str(error)
         return Seen(path, split, data.classes[label], sha256, header, problem, likeness)
 
     columns = (data.files[name] for name in ("path", "split", "label", "sha256"))
-    # Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter
         return list(pool.map(look, *columns))
 
 
@@ -136,8 +125,7 @@ def read_header(content: bytes) -> Header | None:
     """The header of an image file; None when the content is no image that this package reads."""
     try:
         with open_image(content) as image:
-            # A JPEG with further pictures behind the first is one all the same.
-            kind = "JPEG" if image.format == "MPO" else image.format
+            kind = "JPEG" if image.format == "MPO" else image.format  # several pictures in one file
             turn = orientation(image)
             turn = turn if turn in range(UPRIGHT, 9) else UPRIGHT
             return Header(kind, image.width, image.height, image.mode, turn)

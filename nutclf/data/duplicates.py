@@ -1,14 +1,15 @@
 """The same picture twice: equal bytes or near pixels, within a split, and worse, across splits."""
 
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -19,34 +20,19 @@ from nutclf.data.reader import UnreadableImage, open_image, orientation, read_by
 HASH_SIDE = 16  # 16 x 16 bits; with 8 x 8 two nuts on a white ground pass for one photo
 HASHED_SIDE = 224  # pixels of the square that is hashed, whatever the network takes
 NEAR_BITS = 16  # of 256, how many may differ between near-duplicates
-UPRIGHT = 1  # EXIF's orientation of an image that needs no turn
 # Share of bits that must be set for a hash to tell images apart. Half are, by construction; a
 # plain area has no frequencies, and all plain images would look like copies of each other.
 _TELLING = 0.25
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a file says of itself before a pixel is decoded."""
 
-    format: str  # of the content, Pillow's name: JPEG, PNG, ...
-    width: int  # as stored, before any EXIF turn
-    height: int
-    mode: str  # Pillow's: RGB, L, P, CMYK, ...
-    orientation: int  # EXIF's, 1 (upright) to 8; 1 where there is none or it makes no sense
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One file of a data set, looked at."""
-
-    path: str
-    split: str
-    label: str  # name of the class
-    sha256: str  # "" when its bytes could not be read
-    header: Header | None  # None when no image is recognised in it
-    problem: str  # why it cannot be read; "" when it can
-    likeness: np.ndarray | None  # perceptual hash, bool [256]; None when it cannot be read
+    format: str = ""  # of the content, Pillow's name; "" where no image is recognised
+    width: int = 0  # as stored, before any EXIF turn
+    height: int = 0
+    mode: str = ""  # Pillow's: RGB, L, P, CMYK, ...
+    orientation: int = 1  # EXIF's, 1 (upright) to 8
 
 
 @dataclass(frozen=True)
@@ -59,14 +45,8 @@ class Pair:
     labels: tuple[str, str]
     equal_bytes: bool
     bits: int  # of their 256-bit perceptual hashes that differ; 0 for equal bytes
-
-    @property
-    def across_splits(self) -> bool:
-        return self.splits[0] != self.splits[1]
-
-    @property
-    def labels_disagree(self) -> bool:
-        return self.labels[0] != self.labels[1]
+    across_splits: bool
+    labels_disagree: bool
 
     @property
     def how_like(self) -> str:
@@ -103,53 +83,55 @@ def groups_of_like(keys: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     return rank[first[component]].astype(np.int64)
 
 
-def inspect(data: DataSet) -> list[Seen]:
-    """Looks at every file of a data set, in the order of its table; keeps no pixels."""
+def inspect(data: DataSet) -> pd.DataFrame:
+    """The table of a data set's files with class names for labels, and what a look at each tells.
 
-    def look(path: str, split: str, label: int, sha256: str) -> Seen:
-        header, problem, likeness = None, "", None
+    Columns added: the fields of `Header`; problem, why a file cannot be read, "" when it can;
+    likeness, its perceptual hash, bool [256], None when it cannot be read.
+    """
+
+    def look(path: str) -> tuple[object, ...]:
+        header, problem, likeness = Header(), "", None
         try:
             content = read_bytes(data.root / path)
             header = read_header(content)
             (likeness,) = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])
         except UnreadableImage as error:
             problem = str(error)
-        return Seen(path, split, data.classes[label], sha256, header, problem, likeness)
+        return *header, problem, likeness
 
-    columns = (data.files[name] for name in ("path", "split", "label", "sha256"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter
-        return list(pool.map(look, *columns))
+        rows = list(pool.map(look, data.files["path"]))
+    seen = pd.DataFrame(rows, columns=[*Header._fields, "problem", "likeness"])
+    return data.files.assign(label=np.array(data.classes)[data.files["label"]]).join(seen)
 
 
-def read_header(content: bytes) -> Header | None:
-    """The header of an image file; None when the content is no image that this package reads."""
+def read_header(content: bytes) -> Header:
+    """The header of an image file; an empty one when it is no image that this package reads."""
     try:
         with open_image(content) as image:
             kind = "JPEG" if image.format == "MPO" else image.format  # several pictures in one file
-            turn = orientation(image)
-            turn = turn if turn in range(UPRIGHT, 9) else UPRIGHT
-            return Header(kind, image.width, image.height, image.mode, turn)
+            return Header(kind, image.width, image.height, image.mode, orientation(image))
     except Exception:  # a damaged header can raise nearly anything; `decode` gives the reason
-        return None
+        return Header()
 
 
-def find_pairs(files: Sequence[Seen]) -> list[Pair]:
-    """All pairs of files that show the same thing: equal bytes first, then by bits that differ."""
-    same, telling = defaultdict(list), []
-    for row, file in enumerate(files):
-        if file.sha256:  # "" is a file whose bytes nobody knows
-            same[file.sha256].append(row)
-        if file.likeness is not None and file.likeness.mean() >= _TELLING:
-            telling.append(row)
-    equal = {pair for rows in same.values() for pair in combinations(rows, 2)}
-    hashes = np.array([files[row].likeness for row in telling], bool)
-    near = near_pairs(hashes.reshape(len(telling), HASH_SIDE * HASH_SIDE))
-    bits = {(telling[i], telling[j]): n for i, j, n in near} | dict.fromkeys(equal, 0)
+def find_pairs(files: pd.DataFrame) -> list[Pair]:
+    """All pairs of files, from `inspect`, that show the same: equal bytes first, then by bits."""
+    known = files[files["sha256"] != ""]  # "" is a file whose bytes nobody knows
+    same = known.groupby("sha256").groups.values()
+    equal = {pair for rows in same for pair in combinations(rows, 2)}
+    rows = list(files.itertuples())
+    told = [file for file in rows if file.problem == "" and file.likeness.mean() >= _TELLING]
+    hashes = np.array([file.likeness for file in told], bool)
+    near = near_pairs(hashes.reshape(len(told), HASH_SIDE * HASH_SIDE))
+    bits = {(told[i].Index, told[j].Index): n for i, j, n in near} | dict.fromkeys(equal, 0)
     pairs = []
     for i, j in sorted(bits, key=lambda ij: (ij not in equal, bits[ij], ij)):
-        a, b = files[i], files[j]
+        a, b = rows[i], rows[j]
         splits, labels = (a.split, b.split), (a.label, b.label)
-        pairs.append(Pair(a.path, b.path, splits, labels, (i, j) in equal, bits[i, j]))
+        facts = (i, j) in equal, bits[i, j], a.split != b.split, a.label != b.label
+        pairs.append(Pair(a.path, b.path, splits, labels, *facts))
     return pairs
 
 

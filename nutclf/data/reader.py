@@ -86,12 +86,13 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadableImage(f"it cannot be decoded: {error or type(error).__name__}") from error
 
 
-def orientation(image: Image.Image) -> object:
-    """The EXIF orientation, 1 to 8 when sane; None without one, or where the block is broken."""
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or it makes no sense."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        turn = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # the parser raises half a dozen kinds, SyntaxError and struct.error too
-        return None
+        turn = None
+    return turn if turn in _UPRIGHT else 1
 
 
 def open_image(data: bytes) -> Image.Image:

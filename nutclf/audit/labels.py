@@ -23,7 +23,6 @@ from nutclf.train.features import FrozenPart, StoredFeatures
 from nutclf.train.views import UNTOUCHED
 
 COLUMNS = ("path", "label", "looks_like", "score", "p_label", "p_looks_like")
-_CLASSIFIER = "logistic regression"
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,8 @@ def audit_labels(
     return LabelAudit(rank_suspects(table, data.classes), len(table), judged_by)
 
 
-def _by_study(
-    config: StudyConfig, store: Store, experiment_id: str
-) -> tuple[pd.DataFrame, str] | None:
+def _by_study(config: StudyConfig, store: Store, experiment_id: str):
+    """The predictions and a phrase that names the model, as from `_by_probe`; or None."""
     client = store.client()
     best = best_run(client, experiment_id, config.name, config.objective)
     if best is None:
@@ -70,35 +68,29 @@ def _by_study(
     tables = [stored_predictions(Run(client, best.info.run_id), split) for split in ("cv", "valid")]
     if any(table is None for table in tables):
         return None
-    table = pd.concat(tables, ignore_index=True).drop(columns="fold")
-    return table, f"{best.info.run_name} of study {config.name}, cross-validated"
+    return pd.concat(tables), f"{best.info.run_name} of study {config.name}, cross-validated"
 
 
-def _by_probe(
-    config: StudyConfig, data: DataSet, features: FeatureStore
-) -> tuple[pd.DataFrame, str]:
+def _by_probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[pd.DataFrame, str]:
     backbone = load_backbone(config.backbone, image_size=config.image_size)
-    side = backbone.spec.image_size
-    # Broken files are left out, however many: the audit lists them elsewhere.
-    train, valid = (
-        read_split(data, split, side, allow_unreadable=True) for split in ("train", "valid")
-    )
-    folds = _folds(config, data.classes, train)
     part = FrozenPart(backbone, config.augmentation, config.seed, deepest=0)
-    pooled = [
-        StoredFeatures(part, part.base_cut, split, features, "float32").batch(
-            UNTOUCHED, np.arange(len(split.labels))
-        )
-        for split in (train, valid)
-    ]
-    classifier = BASELINES[_CLASSIFIER](config.seed)
-    said = judge(classifier, (pooled[0], train.labels), folds, pooled[1], len(data.classes))
+
+    def read(split: str) -> tuple[Split, np.ndarray]:
+        # Broken files are left out, however many: the audit lists them elsewhere.
+        images = read_split(data, split, backbone.spec.image_size, allow_unreadable=True)
+        pooled = StoredFeatures(part, part.base_cut, images, store, "float32")
+        return images, pooled.batch(UNTOUCHED, np.arange(len(images.labels)))
+
+    (train, of_train), (valid, of_valid) = read("train"), read("valid")
+    folds = _folds(config, data.classes, train)
+    classifier = BASELINES["logistic regression"](config.seed)
+    said = judge(classifier, (of_train, train.labels), folds, of_valid, len(data.classes))
     tables = [
         prediction_table(split.paths, split.labels, y_prob, data.classes)
         for split, y_prob in ((train, said.held_out), (valid, said.valid))
     ]
-    judged_by = f"{_CLASSIFIER} on frozen {backbone.spec.name} features, {folds.max() + 1} folds"
-    return pd.concat(tables, ignore_index=True), judged_by
+    model = f"logistic regression on frozen {backbone.spec.name} features"
+    return pd.concat(tables), f"{model}, {folds.max() + 1} folds"
 
 
 def _folds(config: StudyConfig, classes: Sequence[str], train: Split) -> np.ndarray:
@@ -115,29 +107,18 @@ def _folds(config: StudyConfig, classes: Sequence[str], train: Split) -> np.ndar
 
 
 def rank_suspects(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """The images whose label is probably wrong, the surest first.
+    """The images whose label is probably wrong, the surest first: a row each, with `COLUMNS`.
 
     An image is a suspect where the probability of another class exceeds the mean that images of
     that class get for it (confident learning). Suspects are ranked by the margin between the
-    probability of the label and of the likeliest other class, which brings images of another known
-    class to the top, and images that are no class at all further down.
-
-    Args:
-      table: out-of-fold predictions; a model that learned from an image agrees with any label.
-      classes: all C class names.
-
-    Returns:
-      A row per suspect with `COLUMNS`; the score is 0 (surely wrong) to 1.
-
-    Raises:
-      ValueError: the table has no rows, or fewer than two classes.
+    probability of the label and of the likeliest other class, as a score from 0 (surely wrong) to
+    1: so images of another known class come first, and images that are no class at all later.
+    `table` holds out-of-fold predictions: a model agrees with any label that it learned from.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     (y_true, _), y_prob = labels(table, classes), probabilities(table, classes)
-    if len(np.unique(y_true)) < 2:
-        raise ValueError(f"{len(table)} images of fewer than two classes: nothing to confuse")
     whole = y_prob / y_prob.sum(axis=1, keepdims=True)
     # One process: cleanlab would fork this one, and TensorFlow's threads do not survive that.
     suspected = find_label_issues(y_true, whole, filter_by="confident_learning", n_jobs=1)

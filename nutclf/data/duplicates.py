@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
 
 import imagehash
 import numpy as np
@@ -25,14 +24,10 @@ NEAR_BITS = 16  # of 256, how many may differ between near-duplicates
 _TELLING = 0.25
 
 
-class Header(NamedTuple):
-    """What a file says of itself before a pixel is decoded."""
-
-    format: str = ""  # of the content, Pillow's name; "" where no image is recognised
-    width: int = 0  # as stored, before any EXIF turn
-    height: int = 0
-    mode: str = ""  # Pillow's: RGB, L, P, CMYK, ...
-    orientation: int = 1  # EXIF's, 1 (upright) to 8
+# What `inspect` tells of a file. Those of the header: Pillow's name of the content's format, ""
+# where no image is recognised; the size as stored; Pillow's mode; EXIF's orientation, 1 (upright)
+# to 8. And why it cannot be read, "" when it can, and its perceptual hash or None.
+SEEN = ("format", "width", "height", "mode", "orientation", "problem", "likeness")
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,7 @@ def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, in
 def groups_of_like(keys: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     """A group number per image: equal keys, or a chain of near hashes, make a group. int64 [N].
 
-    A group's number is the rank of its first image's key. Folds depend on the numbers, so they may
-    not change: the trials of one study must share their folds.
+    A group's number is the rank of its first image's key; folds, and so studies, depend on it.
     """
     _, first, rank = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     links = [*enumerate(first[rank]), *((i, j) for i, j, _ in near_pairs(hashes))]
@@ -84,17 +78,15 @@ def groups_of_like(keys: Sequence[str], hashes: np.ndarray) -> np.ndarray:
 
 
 def inspect(data: DataSet) -> pd.DataFrame:
-    """The table of a data set's files with class names for labels, and what a look at each tells.
-
-    Columns added: the fields of `Header`; problem, why a file cannot be read, "" when it can;
-    likeness, its perceptual hash, bool [256], None when it cannot be read.
-    """
+    """The table of a data set's files with class names for labels, and the columns `SEEN`."""
 
     def look(path: str) -> tuple[object, ...]:
-        header, problem, likeness = Header(), "", None
+        header, problem, likeness = ("", 0, 0, "", 1), "", None
         try:
             content = read_bytes(data.root / path)
-            header = read_header(content)
+            with open_image(content) as image:
+                kind = "JPEG" if image.format == "MPO" else image.format  # several in one file
+                header = kind, *image.size, image.mode, orientation(image)
             (likeness,) = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])
         except UnreadableImage as error:
             problem = str(error)
@@ -102,18 +94,8 @@ def inspect(data: DataSet) -> pd.DataFrame:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter
         rows = list(pool.map(look, data.files["path"]))
-    seen = pd.DataFrame(rows, columns=[*Header._fields, "problem", "likeness"])
+    seen = pd.DataFrame(rows, columns=list(SEEN))
     return data.files.assign(label=np.array(data.classes)[data.files["label"]]).join(seen)
-
-
-def read_header(content: bytes) -> Header:
-    """The header of an image file; an empty one when it is no image that this package reads."""
-    try:
-        with open_image(content) as image:
-            kind = "JPEG" if image.format == "MPO" else image.format  # several pictures in one file
-            return Header(kind, image.width, image.height, image.mode, orientation(image))
-    except Exception:  # a damaged header can raise nearly anything; `decode` gives the reason
-        return Header()
 
 
 def find_pairs(files: pd.DataFrame) -> list[Pair]:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,8 @@ class Split:
 def scan(root: str | os.PathLike) -> DataSet:
     """Lists a data set and checks its shape; every file is hashed, none is decoded.
 
-    Links to folders are never followed: they can lead out of the data, back into it (a loop), or
-    from one split into another. Raises `UserError` when there is no such folder, a split is
-    missing, or the splits disagree on the classes.
+    Links to folders are not followed: they can lead out of the data, in a loop or to another split.
+    Raises `UserError` when the folder or a split is missing, or the splits disagree on the classes.
     """
     try:
         return _scan(Path(root))
@@ -81,7 +81,7 @@ def scan(root: str | os.PathLike) -> DataSet:
 def _scan(root: Path) -> DataSet:
     _check_layout(root)
     root, notes, litter, rows = root.resolve(), [], [], []
-    counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    counts = {split: Counter() for split in SPLITS}  # images by class folder
     for split in SPLITS:
         for folder in _entries(root / split, litter):
             if reason := _why_no_class(folder):
@@ -93,11 +93,11 @@ def _scan(root: Path) -> DataSet:
                 if reason := _why_no_image(root, entry):
                     notes.append(f"{quote(path)} ignored: {reason}")
                     continue
+                digest = ""
                 try:
                     with open(entry, "rb") as file:
                         digest = hashlib.file_digest(file, "sha256").hexdigest()
                 except OSError as error:
-                    digest = ""
                     notes.append(f"{quote(path)} cannot be read: {error.strerror}")
                 counts[split][folder.name] += 1
                 rows.append((path, split, folder.name, digest))
@@ -120,12 +120,9 @@ def read_split(
 ) -> Split:
     """Reads the images of one split, `size` pixels a side, by the table of `data`.
 
-    What cannot be read is left out, listed, and told to `say`, one line each. `allow_unreadable`:
-    go on although more than `MAX_UNREADABLE_SHARE` of the files are broken.
-
-    Raises:
-      UserError: a file is not the one that was listed, too many files cannot be read, or none of
-        some class to be trained can.
+    What cannot be read is left out, listed, and told to `say`. Raises `UserError` when a file
+    has changed since it was listed, no image of some class in train can be read, or, unless
+    `allow_unreadable`, more than `MAX_UNREADABLE_SHARE` of the files cannot.
     """
     files = data.split(split)
     pixels = np.empty((len(files), size, size, 3), np.uint8)
@@ -162,9 +159,8 @@ def read_split(
     if gone or not len(labels):
         names = _names(gone) or "any class"
         raise UserError(f"No {split} image of {names} can be read; mend them or remove the class.")
-    if say:
-        for path, reason in unreadable:
-            say(f"left out {path!r}: {reason}")
+    for path, reason in unreadable if say else ():
+        say(f"left out {path!r}: {reason}")
     pixels = pixels[left.index] if unreadable else pixels
     return Split(pixels, labels, left["path"].tolist(), left["sha256"].tolist(), unreadable)
 
@@ -193,13 +189,13 @@ def _check_layout(root: Path) -> None:
     if not root.is_dir():
         state = "no folder" if root.exists() else "missing"
         raise UserError(f"The data folder {quote(str(root))} is {state}; give one with {layout}.")
-    here = _entries(root, litter=[])
-    real = [entry.name for entry in here if entry.is_dir(follow_symlinks=False)]
+    here = {entry.name: entry for entry in _entries(root, litter=[])}
+    real = {name for name, entry in here.items() if entry.is_dir(follow_symlinks=False)}
     if lacking := [name for name in SPLITS if name not in real]:
         raise UserError(
             f"The data folder {quote(str(root))} must hold {layout}. Found: "
-            f"{_names(entry.name for entry in here[:12]) or 'nothing'}. Not there, no folder, or a "
-            f"link, which is not followed: {', '.join(lacking)}. Rename or move your folders so."
+            f"{_names(list(here)[:12]) or 'nothing'}. Not there, no folder, or a link, which is "
+            f"not followed: {', '.join(lacking)}. Rename or move your folders so."
         )
 
 
@@ -243,11 +239,8 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(map(quote, names))
 
 
-def _agreed_classes(counts: Mapping[str, Mapping[str, int]], notes: list[str]) -> tuple[str, ...]:
-    """The classes of train, sorted, once the other splits agree with them.
-
-    `counts` are the images by split and class folder; `notes` gets what valid and test lack.
-    """
+def _agreed_classes(counts: dict[str, Counter], notes: list[str]) -> tuple[str, ...]:
+    """The classes of train, sorted; adds what valid and test lack to `notes`."""
     train = sorted(counts["train"])
     if empty := [name for name in train if not counts["train"][name]]:
         raise UserError(
@@ -259,7 +252,6 @@ def _agreed_classes(counts: Mapping[str, Mapping[str, int]], notes: list[str]) -
             f"train/ has {len(train)} class folders ({_names(train) or 'none'}); at least two are "
             f"needed, one folder of images a class: train/<class>/<image>."
         )
-    lacking = {}
     for split in ("valid", "test"):
         added = sorted(set(counts[split]) - set(train))
         if filled := [name for name in added if counts[split][name]]:
@@ -268,12 +260,12 @@ def _agreed_classes(counts: Mapping[str, Mapping[str, int]], notes: list[str]) -
                 f"{_names(train)}. Rename the folders to match, or give train/ such images."
             )
         notes.extend(f"{split}/{quote(name)} ignored: it holds no image" for name in added)
-        lacking[split] = [name for name in train if not counts[split].get(name)]
-        if lacking[split] == train:
+        lacking = [name for name in train if not counts[split][name]]
+        if lacking == train:
             raise UserError(f"{split}/ holds no image in any class folder; put images there.")
-        if lacking[split]:
-            notes.append(f"{split}/ has no image of {_names(lacking[split])}; no score covers them")
-    if alone := sorted(set(lacking["valid"]) & set(lacking["test"])):
+        if lacking:
+            notes.append(f"{split}/ has no image of {_names(lacking)}; no score covers them")
+    if alone := [name for name in train if not counts["valid"][name] + counts["test"][name]]:
         raise UserError(
             f"Classes present in train/ only: {_names(alone)}. Give valid/ or test/ images of "
             f"them, or remove them from train/."

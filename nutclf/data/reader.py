@@ -75,9 +75,9 @@ def decode(data: bytes) -> Image.Image:
     """
     if not data:
         raise UnreadableImage("it is empty (0 bytes)")
+    image = open_image(data)
+    _refuse_zero_filled(data, image)
     try:
-        image = open_image(data)
-        _refuse_zero_filled(data, image)
         image.load()
         return _to_rgb(image)
     except UnreadableImage:
@@ -91,12 +91,12 @@ def orientation(image: Image.Image) -> int:
     try:
         turn = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # the parser raises half a dozen kinds, SyntaxError and struct.error too
-        turn = None
+        return 1
     return turn if turn in _UPRIGHT else 1
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Reads the header only; the limit on pixels is checked before any is decoded."""
+    """Reads the header only, and checks the limit on pixels. Raises `UnreadableImage`."""
     # A file with bad EXIF or odd tags is read or refused, no warning needed. The filter stays:
     # `catch_warnings` is not safe in threads, which would restore each other's filters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -107,6 +107,8 @@ def open_image(data: bytes) -> Image.Image:
         raise UnreadableImage(_what_it_is(data)) from error
     except Image.DecompressionBombError:
         too_many = True
+    except Exception as error:
+        raise UnreadableImage(f"it cannot be decoded: {error}") from error
     if too_many:
         raise UnreadableImage(
             f"its header promises more than {MAX_PIXELS:,} pixels, which is the limit"

@@ -1,6 +1,5 @@
 """What a look at each file tells, pairs of files that show the same, and leaked test images."""
 
-import io
 import os
 import shutil
 
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nutclf.data.duplicates import (
-    Header,
+    SEEN,
     find_pairs,
     groups_of_like,
     inspect,
@@ -18,7 +17,6 @@ from nutclf.data.duplicates import (
     leaks_into_test,
     near_pairs,
     perceptual_hashes,
-    read_header,
 )
 from nutclf.data.folder import scan
 
@@ -61,7 +59,7 @@ def test_equal_bytes_and_chains_of_near_images_make_one_group_named_by_its_first
 
 
 def header_of(file):
-    return Header(*(getattr(file, name) for name in Header._fields))
+    return tuple(getattr(file, name) for name in SEEN[:5])
 
 
 def test_every_file_is_seen_with_its_folders_and_its_digest(tree):
@@ -71,7 +69,7 @@ def test_every_file_is_seen_with_its_folders_and_its_digest(tree):
     (one,) = files[files["path"] == "test/walnuts/0.png"].itertuples()
     assert (one.split, one.label, one.problem) == ("test", "walnuts", "")
     assert one.sha256 == data.split("test")["sha256"][1]
-    assert header_of(one) == Header("PNG", 8, 8, "RGB", 1)
+    assert header_of(one) == ("PNG", 8, 8, "RGB", 1)
     assert one.likeness.shape == (256,)
 
 
@@ -82,21 +80,21 @@ def test_broken_files_have_a_problem_and_a_header_where_it_is_whole(tree):
     cut.write_bytes(cut.read_bytes()[:500])
     first, second = inspect(scan(tree))[:2].itertuples()
     assert "HTML" in first.problem
-    assert (header_of(first), first.likeness) == (Header(), None)
+    assert (header_of(first), first.likeness) == (("", 0, 0, "", 1), None)
     assert second.problem.startswith("it cannot be decoded")
-    assert (header_of(second), second.likeness) == (Header("PNG", 200, 200, "RGB", 1), None)
+    assert (header_of(second), second.likeness) == (("PNG", 200, 200, "RGB", 1), None)
 
 
 @pytest.mark.parametrize(("written", "told"), [(6, 6), (1, 1), (0, 1), (9, 1)])
-def test_the_content_tells_the_format_and_an_orientation_that_makes_sense(tmp_path, written, told):
+def test_the_content_tells_the_format_and_an_orientation_that_makes_sense(tree, written, told):
     exif = Image.Exif()
     exif[0x0112] = written
-    picture().save(tmp_path / "turned.png", format="JPEG", exif=exif)
-    content = (tmp_path / "turned.png").read_bytes()
-    assert read_header(content) == Header("JPEG", 40, 40, "RGB", told)
-    pictures = io.BytesIO()
-    picture().save(pictures, "MPO", exif=exif, save_all=True, append_images=[picture()])
-    assert read_header(pictures.getvalue()).format == "JPEG"
+    one, several = tree / "train/almonds/0.png", tree / "train/almonds/1.png"
+    picture().save(one, format="JPEG", exif=exif)
+    picture().save(several, "MPO", exif=exif, save_all=True, append_images=[picture()])
+    first, second = inspect(scan(tree))[:2].itertuples()
+    assert header_of(first) == ("JPEG", 40, 40, "RGB", told)
+    assert second.format == "JPEG"
 
 
 # Pairs

@@ -3,7 +3,7 @@
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,8 +102,8 @@ def audit_folder(
 ) -> Iterator[tuple[Path, Path]]:
     """A folder to fill, and where its copy will lie.
 
-    On leaving, its files become artifacts under `audit/` of the study's run, which is made when
-    missing, and are copied into the store's folder; those of an earlier audit are replaced.
+    On leaving, its files become artifacts under `audit/` of the study's run, made when missing, and
+    are copied into the store's folder; those of an earlier audit are replaced.
     """
     run = study_run(store, experiment_id, study, data.tags)
     copy = store.folder / FOLDER / file_name(study)
@@ -165,30 +165,25 @@ def _draw(audit: Audit, file: Path) -> None:
         pixels = read_image(audit.root / path, 224)
         return Tile(pixels, f"labelled {label}", verdict, path, badge, alarming)
 
-    def twins(pair: Pair) -> tuple[Tile, Tile]:
+    files, labels, twins = audit.files, audit.labels, []
+    broken = {found["path"] for found in files.unreadable}
+    pairs = [pair for pair in files.pairs if pair.across_splits or pair.labels_disagree]
+    pairs = [pair for pair in pairs if broken.isdisjoint((pair.first, pair.second))]
+    for pair in pairs[:SHOWN_PAIRS]:
         alarm = f"in {pair.splits[0]} and {pair.splits[1]}"
         if pair.labels_disagree:
             alarm = "two splits, two labels" if pair.across_splits else "two labels"
         first = tile(pair.first, pair.labels[0], pair.how_like, alarming=False)
-        return first, tile(pair.second, pair.labels[1], alarm)
-
-    files, labels = audit.files, audit.labels
-    broken = {found["path"] for found in files.unreadable}
-    pairs = [pair for pair in files.pairs if pair.across_splits or pair.labels_disagree]
-    pairs = [pair for pair in pairs if broken.isdisjoint((pair.first, pair.second))]
-    suspects = labels.suspects.head(SHOWN_SUSPECTS)
-    doubtful = (
-        f"Probable label errors, the surest first ({len(suspects)} of {len(labels.suspects)})"
-    )
-    tiles = [
+        twins.append((first, tile(pair.second, pair.labels[1], alarm)))
+    suspects = [
         (tile(s.path, s.label, f"looks like {s.looks_like}", f"{s.Index + 1}   {s.score:.4f}"),)
-        for s in suspects.itertuples()
+        for s in labels.suspects.head(SHOWN_SUSPECTS).itertuples()
     ]
-    shown = list(map(twins, pairs[:SHOWN_PAIRS]))
-    twice = f"One picture in two splits, or under two labels ({len(shown)} of {len(pairs)})"
+    doubtful = f"Probable label errors, the surest first ({len(suspects)} of "
+    twice = f"One picture in two splits, or under two labels ({len(twins)} of {len(pairs)})"
     sections = (
-        Section(doubtful, labels.skipped or "None found.", tiles),
-        Section(twice, "None found.", shown),
+        Section(f"{doubtful}{len(labels.suspects)})", labels.skipped or "None found.", suspects),
+        Section(twice, "None found.", twins),
     )
     detail = f"{files.n_images} images of {len(files.classes)} classes"
     if labels.judged_by:
@@ -199,8 +194,8 @@ def _draw(audit: Audit, file: Path) -> None:
 def audit_lines(audit: Audit) -> list[str]:
     """The findings for the terminal; the last line says where the full record is."""
     files, labels = audit.files, audit.labels
-    across = _same(pair for pair in files.pairs if pair.across_splits)
-    disagree = _same(pair for pair in files.pairs if pair.labels_disagree)
+    across = [_same(pair) for pair in files.pairs if pair.across_splits]
+    disagree = [_same(pair) for pair in files.pairs if pair.labels_disagree]
     equal = sum(pair.equal_bytes for pair in files.pairs)
     lines = [f"{files.n_images} images of {len(files.classes)} classes"]
     for split, counts in files.balance.items():
@@ -248,10 +243,7 @@ def _told(findings: list[Finding]) -> list[str]:
     return [f"{quote(found['path'])}: {found['what']}" for found in findings]
 
 
-def _same(pairs: Iterable[Pair]) -> list[str]:
-    lines = []
-    for pair in pairs:
-        one, other = map(quote, pair.labels)
-        more = f"; labels {one} and {other} disagree" if pair.labels_disagree else ""
-        lines.append(f"{quote(pair.second)} is {quote(pair.first)}: {pair.how_like}{more}")
-    return lines
+def _same(pair: Pair) -> str:
+    one, other = map(quote, pair.labels)
+    more = f"; labels {one} and {other} disagree" if pair.labels_disagree else ""
+    return f"{quote(pair.second)} is {quote(pair.first)}: {pair.how_like}{more}"

@@ -49,29 +49,22 @@ def audit_labels(
     images; where there are none, by a logistic regression on the frozen network's features.
     """
     try:
-        held_out = _by_study(config, store, experiment_id)
-        if held_out is None:
+        best = best_run(store.client(), experiment_id, config.name, config.objective)
+        run = best and Run(store.client(), best.info.run_id)
+        tables = [run and stored_predictions(run, split) for split in ("cv", "valid")]
+        if any(table is None for table in tables):
             say("Judging labels; the first time on these images it takes a minute.")
-            held_out = _by_probe(config, data, features)
+            tables, judged_by = _probe(config, data, features)
+        else:
+            judged_by = f"{best.info.run_name} of study {config.name}, cross-validated"
     except UserError as error:  # no weights, for example; the findings on files stand all the same
         return LabelAudit(pd.DataFrame(columns=list(COLUMNS)), skipped=str(error))
-    table, judged_by = held_out
+    table = pd.concat(tables)
     return LabelAudit(rank_suspects(table, data.classes), len(table), judged_by)
 
 
-def _by_study(config: StudyConfig, store: Store, experiment_id: str):
-    """The predictions and a phrase that names the model, as from `_by_probe`; or None."""
-    client = store.client()
-    best = best_run(client, experiment_id, config.name, config.objective)
-    if best is None:
-        return None
-    tables = [stored_predictions(Run(client, best.info.run_id), split) for split in ("cv", "valid")]
-    if any(table is None for table in tables):
-        return None
-    return pd.concat(tables), f"{best.info.run_name} of study {config.name}, cross-validated"
-
-
-def _by_probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[pd.DataFrame, str]:
+def _probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[list, str]:
+    """The out-of-fold predictions of train and those of valid, and a phrase: by which model."""
     backbone = load_backbone(config.backbone, image_size=config.image_size)
     part = FrozenPart(backbone, config.augmentation, config.seed, deepest=0)
 
@@ -90,7 +83,7 @@ def _by_probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[
         for split, y_prob in ((train, said.held_out), (valid, said.valid))
     ]
     model = f"logistic regression on frozen {backbone.spec.name} features"
-    return pd.concat(tables), f"{model}, {folds.max() + 1} folds"
+    return tables, f"{model}, {folds.max() + 1} folds"
 
 
 def _folds(config: StudyConfig, classes: Sequence[str], train: Split) -> np.ndarray:
@@ -110,9 +103,8 @@ def rank_suspects(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """The images whose label is probably wrong, the surest first: a row each, with `COLUMNS`.
 
     An image is a suspect where the probability of another class exceeds the mean that images of
-    that class get for it (confident learning). Suspects are ranked by the margin between the
-    probability of the label and of the likeliest other class, as a score from 0 (surely wrong) to
-    1: so images of another known class come first, and images that are no class at all later.
+    that class get for it (confident learning). The score, 0 (surely wrong) to 1, is the margin
+    between the label and the likeliest other class: images that are no class at all come late.
     `table` holds out-of-fold predictions: a model agrees with any label that it learned from.
     """
     from cleanlab.filter import find_label_issues
@@ -123,9 +115,7 @@ def rank_suspects(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     # One process: cleanlab would fork this one, and TensorFlow's threads do not survive that.
     suspected = find_label_issues(y_true, whole, filter_by="confident_learning", n_jobs=1)
     rows = np.arange(len(y_true))
-    others = y_prob.copy()
-    others[rows, y_true] = -1
-    other = others.argmax(axis=1)
+    other = np.where(np.eye(len(classes))[y_true], -1, y_prob).argmax(axis=1)
     names = np.array(list(classes), dtype=object)
     score = get_label_quality_scores(y_true, whole, method="normalized_margin")
     columns = names[y_true], names[other], score, y_prob[rows, y_true], y_prob[rows, other]

@@ -21,9 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # Twice the largest common camera (45 to 50 megapixels). Decoded it takes 0.3 GB, and 0.4 GB more
 # where alpha must be composited; a request that needs more than that is an attack or a mistake.
 MAX_PIXELS = 100_000_000
-# An uncompressed 16-bit RGBA image of MAX_PIXELS; nothing larger can be within the limit.
-MAX_BYTES = 8 * MAX_PIXELS
-
+MAX_BYTES = 8 * MAX_PIXELS  # of an uncompressed 16-bit RGBA image
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,8 +71,6 @@ def decode(data: bytes) -> Image.Image:
 
     The content tells the format. Raises `UnreadableImage` with the reason.
     """
-    if not data:
-        raise UnreadableImage("it is empty (0 bytes)")
     image = open_image(data)
     _refuse_zero_filled(data, image)
     try:
@@ -97,6 +93,8 @@ def orientation(image: Image.Image) -> int:
 
 def open_image(data: bytes) -> Image.Image:
     """Reads the header only, and checks the limit on pixels. Raises `UnreadableImage`."""
+    if not data:
+        raise UnreadableImage("it is empty (0 bytes)")
     # A file with bad EXIF or odd tags is read or refused, no warning needed. The filter stays:
     # `catch_warnings` is not safe in threads, which would restore each other's filters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -110,9 +108,8 @@ def open_image(data: bytes) -> Image.Image:
     except Exception as error:
         raise UnreadableImage(f"it cannot be decoded: {error}") from error
     if too_many:
-        raise UnreadableImage(
-            f"its header promises more than {MAX_PIXELS:,} pixels, which is the limit"
-        )
+        limit = f"{MAX_PIXELS:,} pixels, which is the limit"
+        raise UnreadableImage(f"its header promises more than {limit}")
     return image
 
 
@@ -152,16 +149,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode.startswith("I;16"):
         image = _from_16_bit(image)
-    elif image.mode == "CMYK":
-        # Adobe writes JPEGs with the inks inverted, and Pillow takes every CMYK JPEG for such a
-        # one; a JPEG without Adobe's marker is not, so what Pillow did is undone.
-        if image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-            image = ImageChops.invert(image)
+    elif image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        # Pillow inverts the inks of every CMYK JPEG, but only Adobe writes them inverted.
+        image = ImageChops.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    rgb = image.convert("RGB")
-    return rgb if turn is None else rgb.transpose(turn)
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

@@ -66,9 +66,8 @@ def audit_images(
 ) -> Audit:
     """Audits a data set; records `audit.json`, `suspects.csv` and a contact sheet with its study.
 
-    Files of all splits are compared, but labels are judged in train and valid only: those of test
-    meet a model at promotion and not before. Raises `UserError` when the study was begun on other
-    data, or the store cannot be written.
+    Labels are judged in train and valid only: those of test meet a model at promotion. Raises
+    `UserError` when the study was begun on other data, or the store cannot be written.
     """
     side, record = config.image_size or find_spec(config.backbone).image_size, DataRecord.of(source)
     experiment = store.prepare().experiment_id(EXPERIMENTS[source.kind])
@@ -179,12 +178,11 @@ def _draw(audit: Audit, file: Path) -> None:
         (tile(s.path, s.label, f"looks like {s.looks_like}", f"{s.Index + 1}   {s.score:.4f}"),)
         for s in labels.suspects.head(SHOWN_SUSPECTS).itertuples()
     ]
-    doubtful = f"Probable label errors, the surest first ({len(suspects)} of "
+    surest = f"the surest first ({len(suspects)} of {len(labels.suspects)})"
     twice = f"One picture in two splits, or under two labels ({len(twins)} of {len(pairs)})"
-    sections = (
-        Section(f"{doubtful}{len(labels.suspects)})", labels.skipped or "None found.", suspects),
-        Section(twice, "None found.", twins),
-    )
+    nothing = labels.skipped or "None found."
+    doubtful = Section(f"Probable label errors, {surest}", nothing, suspects)
+    sections = doubtful, Section(twice, "None found.", twins)
     detail = f"{files.n_images} images of {len(files.classes)} classes"
     if labels.judged_by:
         detail += f" · labels of {labels.n_images} judged by {labels.judged_by}"

@@ -20,9 +20,8 @@ class DataUnavailable(UserError):
 def fetch(seconds_to_answer: float = 6.0) -> Path:
     """The folder of the data set, downloaded once into kagglehub's cache (`KAGGLEHUB_CACHE`).
 
-    A copy in the cache is taken without asking the network. `seconds_to_answer` is for Kaggle's
-    first answer; the download itself has no limit. Raises `DataUnavailable` when there is no copy
-    and none can be had, and `UserError` with the counts when it is not the published data set.
+    `seconds_to_answer` limits the wait for Kaggle's first answer, not the download. Raises
+    `DataUnavailable` when no copy can be had, `UserError` when it is not the published data set.
     """
     try:
         folder = _download(seconds_to_answer)
@@ -49,8 +48,7 @@ def _download(seconds_to_answer: float) -> Path:
     from kagglehub.config import get_cache_folder
     from kagglesdk.kaggle_env import is_in_kaggle_notebook
 
-    # kagglehub puts `N.complete` beside `versions/N` that it has in full; it would ask the network
-    # for the newest version even so.
+    # kagglehub marks each `versions/N` that is whole, but would ask for the newest even so.
     kept = Path(get_cache_folder(), "datasets", HANDLE)
     copies = [kept / "versions" / mark.stem for mark in kept.glob("*.complete")]
     if whole := [copy for copy in copies if copy.is_dir()]:
@@ -61,11 +59,9 @@ def _download(seconds_to_answer: float) -> Path:
 
 
 def _require_answer(seconds: float) -> None:
-    """Raises OSError unless Kaggle's server, or a proxy before it, says anything at all in time.
-
-    kagglehub gives its first request no time limit, and a name look-up cannot have one: behind a
-    firewall that drops packets both wait for minutes. Hence a thread that is left behind.
-    """
+    """Raises OSError unless Kaggle's server, or a proxy before it, says anything at all in time."""
+    # kagglehub's first request has no time limit and a name look-up cannot have one: behind a
+    # firewall that drops packets both wait for minutes. Hence a thread that is left behind.
     from kagglesdk.kaggle_env import get_endpoint, get_env
 
     failure: list[object] = [f"no answer within {seconds:g} s"]
@@ -75,12 +71,12 @@ def _require_answer(seconds: float) -> None:
             # `urlopen` would keep the proxies of its first call for the life of the process.
             opener = urllib.request.build_opener()
             opener.open(get_endpoint(get_env()), timeout=seconds).close()
+            failure.clear()
         except HTTPError as refusal:  # an answer all the same
+            failure.clear()
             refusal.close()
         except Exception as error:
             failure[0] = getattr(error, "reason", error)
-            return
-        failure.clear()
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()

@@ -1,7 +1,4 @@
-"""The one way an image file becomes pixels, in training, in `predict` and in serving.
-
-Two readers disagree on EXIF turns, 16-bit pixels and resizing; here there is only one.
-"""
+"""The one way an image file becomes pixels, in training, in `predict` and in serving."""
 
 import io
 import os
@@ -23,15 +20,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 8 * MAX_PIXELS  # of an uncompressed 16-bit RGBA image
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# What undoes each EXIF orientation, from 2 on.
+_TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+_UPRIGHT = {number: Image.Transpose[turn] for number, turn in enumerate(_TURNS.split(), start=2)}
 
 
 class UnreadableImage(UserError):
@@ -160,13 +151,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Greyscale with 9 to 16 bits as 8; the high byte is kept, as Pillow does for 16-bit colour.
-
-    `convert` would clip at 255 instead, which turns nearly every such image white.
-    """
+    """Greyscale with 9 to 16 bits as 8, by the high byte; `convert` would clip at 255 instead."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF
-    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, 16)
-    bits = bits[0] if isinstance(bits, tuple) else bits
+    bits = int(np.ravel(tags.get(TiffImagePlugin.BITSPERSAMPLE, 16))[0])
     values = np.asarray(image).astype(np.uint16)  # also brings big-endian I;16B to native order
     grey = (values >> (bits - 8)).astype(np.uint8)
     # Where 0 stands for white, Pillow inverts images of 8 bits only.

@@ -30,9 +30,9 @@ class DataSource:
 def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSource:
     """Finds the data set that `data` asks for: `auto`, `drawn` or a path.
 
-    `auto` is the first there is of `$NUTCLF_DATA`, `data/tree-nuts/`, Kaggle and drawings. Relative
-    paths start at `workdir`, and drawings are kept in its `data/`. Raises `UserError` for a folder
-    that is malformed or, if named, missing: only Kaggle out of reach makes `auto` use drawings.
+    `auto` is the first there is of `$NUTCLF_DATA`, `data/tree-nuts/`, Kaggle and drawings. Paths
+    start at `workdir`, whose `data/` keeps drawings. Raises `UserError` for a folder that is
+    malformed or, if named, missing: only Kaggle out of reach makes `auto` use drawings.
     """
     if data == "drawn":
         return _drawn(workdir, "Drawn images, as asked for; they are no photographs.")

@@ -84,17 +84,9 @@ def _scan(root: Path) -> DataSet:
     counts = {split: Counter() for split in SPLITS}  # images by class folder
     for split in SPLITS:
         for folder in _entries(root / split, litter):
-            if folder.is_symlink() or not folder.is_dir():
-                link = "is a link, not followed; put the folder itself there"
-                reason = (
-                    link if folder.is_symlink() else "ignored: it lies outside the class folders"
-                )
+            if reason := _why_no_class(folder):
                 notes.append(f"{quote(f'{split}/{folder.name}')} {reason}")
                 continue
-            if not _is_unicode(folder.name):
-                raise UserError(
-                    f"The name of the folder {quote(folder.path)} is not UTF-8; rename it."
-                )
             counts[split][folder.name] = 0
             for entry in _entries(folder, litter):
                 path = f"{split}/{folder.name}/{entry.name}"
@@ -211,8 +203,18 @@ def _entries(folder: os.PathLike, litter: list[str]) -> list[os.DirEntry]:
     """What is in a folder, by name; names of litter go to `litter` instead."""
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
-    litter += [entry.name for entry in entries if is_litter(entry.name)]
+    litter.extend(entry.name for entry in entries if is_litter(entry.name))
     return [entry for entry in entries if not is_litter(entry.name)]
+
+
+def _why_no_class(entry: os.DirEntry) -> str | None:
+    if entry.is_symlink():
+        return "is a link, not followed; put the folder itself there"
+    if not entry.is_dir():
+        return "ignored: it lies outside the class folders"
+    if not _is_unicode(entry.name):
+        raise UserError(f"The name of the folder {quote(entry.path)} is not UTF-8; rename it.")
+    return None
 
 
 def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:

@@ -1,30 +1,50 @@
-"""The audit of a study's images: files, duplicates and labels, recorded and told."""
+"""The audit of a study's images: what is wrong with files and labels, recorded and told."""
 
 import csv
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nutclf.audit.findings import FileAudit, Finding, audit_files
+from PIL import Image
+
 from nutclf.audit.labels import LabelAudit, audit_labels
-from nutclf.config import StudyConfig
-from nutclf.data.duplicates import Pair, inspect
-from nutclf.data.folder import quote
+from nutclf.config import SPLITS, StudyConfig
+from nutclf.data.duplicates import Pair, find_pairs, inspect, leaks_into_test
+from nutclf.data.folder import DataSet, quote
 from nutclf.data.reader import read_image
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
+from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
 from nutclf.model.backbones import find_spec
 from nutclf.track.runs import DataRecord, file_name, quoted, study_run, write_json
 from nutclf.track.store import EXPERIMENTS, Store
 from nutclf.train.feature_store import FeatureStore
 
 FOLDER = "audit"
-SHOWN = 10
-"""Lines of each kind on the terminal; `audit.json` has all of them."""
+LONGEST = 2.0  # beyond this aspect a network sees less than half the picture, its centred square
+USUAL_SHARE = 0.9  # where so many images have one size, another size is worth a look
+SHOWN = 10  # lines of each kind on the terminal; `audit.json` has all of them
 SHOWN_SUSPECTS, SHOWN_PAIRS = 24, 9  # on the contact sheet
-_TILE_SIDE = 224  # pixels of a picture on the contact sheet
+
+Finding = dict[str, str]  # path: of a file; what: is wrong with it
+
+
+@dataclass(frozen=True)
+class FileAudit:
+    """What the files of a data set show without any network."""
+
+    n_images: int  # unreadable ones too
+    classes: tuple[str, ...]  # in the order of the labels
+    balance: dict[str, dict[str, int]]  # split -> class -> files
+    notes: tuple[str, ...]  # what the listing left out
+    unreadable: list[Finding]
+    mistyped: list[Finding]  # the content is of another type than the name says
+    odd: list[Finding]  # in size, aspect, mode or EXIF orientation; one row per oddity
+    pairs: list[Pair]  # files that show the same thing, the most alike first
+    leaks: dict[str, str]  # each test image that train or valid has too, and the likest there
 
 
 @dataclass(frozen=True)
@@ -44,23 +64,24 @@ def audit_images(
     features: FeatureStore,
     say: Callable[[str], None],
 ) -> Audit:
-    """Audits a data set and records it in the run of its study.
+    """Audits a data set; records `audit.json`, `suspects.csv` and a contact sheet with its study.
 
-    Files of all splits are looked at and compared; labels are judged in train and valid only, as
-    the test split's labels meet a model at promotion and not before.
-
-    Raises:
-      UserError: the study was begun on other data, or the store cannot be written.
+    Labels are judged in train and valid only: those of test meet a model at promotion. Raises
+    `UserError` when the study was begun on other data, or the store cannot be written.
     """
     side, record = config.image_size or find_spec(config.backbone).image_size, DataRecord.of(source)
     experiment = store.prepare().experiment_id(EXPERIMENTS[source.kind])
     check_same_data(store, experiment, config.name, record)
-    files = audit_files(source.data, inspect(source.data), side)
+    files = audit_files(source.data, side)
     labels = audit_labels(config, source.data, store, experiment, features, say)
     with audit_folder(store, experiment, config.name, record) as (folder, copy):
-        found = Audit(source.root, files, labels, copy)
-        write_audit(folder, found, record.tags)
-    return found
+        audit, suspects = Audit(source.root, files, labels, copy), labels.suspects
+        judged = vars(labels) | {"suspects": suspects.to_dict("records")}
+        found = {"root": str(audit.root), **record.tags, **asdict(files), "label_suspects": judged}
+        write_json(folder / "audit.json", found)
+        suspects.to_csv(folder / "suspects.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+        _draw(audit, folder / "contact_sheet.png")
+    return audit
 
 
 def check_same_data(store: Store, experiment_id: str, study: str, data: DataRecord) -> None:
@@ -80,8 +101,8 @@ def audit_folder(
 ) -> Iterator[tuple[Path, Path]]:
     """A folder to fill, and where its copy will lie.
 
-    On leaving, its files become artifacts under `audit/` of the study's run, which is made when
-    missing, and are copied into the store's folder; those of an earlier audit are replaced.
+    On leaving, its files become artifacts under `audit/` of the study's run, made when missing, and
+    are copied into the store's folder; those of an earlier audit are replaced.
     """
     run = study_run(store, experiment_id, study, data.tags)
     copy = store.folder / FOLDER / file_name(study)
@@ -104,62 +125,64 @@ def _tags_of_trial(store: Store, experiment_id: str, study: str, which: str) -> 
     return found[0].data.tags if found else {}
 
 
-def write_audit(folder: Path, audit: Audit, tags: Mapping[str, str]) -> None:
-    """Writes `audit.json`, with `tags` in it, `suspects.csv` and `contact_sheet.png`."""
-    labels = audit.labels
-    suspects = {
-        "judged_by": labels.judged_by,
-        "skipped": labels.skipped,
-        "n_images": labels.n_images,
-        "suspects": labels.suspects.to_dict("records"),
+def audit_files(data: DataSet, side: int) -> FileAudit:
+    """Findings on the files of a data set, for a network that takes squares of `side` pixels."""
+    seen = inspect(data)
+    seen["size"] = [f"{w} x {h}" for w, h in zip(seen["width"], seen["height"], strict=True)]
+    sizes = seen["size"][seen["problem"] == ""].value_counts(normalize=True)
+    usual = sizes.index[0] if sizes.max() >= USUAL_SHARE else ""
+    counts = Counter(zip(seen["split"], seen["label"], strict=True))
+    types, pairs = Image.registered_extensions(), find_pairs(seen)
+    unreadable, mistyped, odd = [], [], []
+    for file in seen.itertuples():
+        named = types[Path(file.path).suffix.lower()]
+        if file.format not in ("", named):
+            mistyped.append({"path": file.path, "what": f"{file.format}, named as {named}"})
+        if file.problem:
+            unreadable.append({"path": file.path, "what": file.problem})
+        else:
+            odd += [{"path": file.path, "what": what} for what in _oddities(file, side, usual)]
+    balance = {split: {name: counts[split, name] for name in data.classes} for split in SPLITS}
+    found = balance, data.notes, unreadable, mistyped, odd, pairs, leaks_into_test(pairs)
+    return FileAudit(len(seen), data.classes, *found)
+
+
+def _oddities(file, side: int, usual: str) -> list[str]:
+    short, long = sorted((file.width, file.height))
+    words = {
+        f"size {file.size}: enlarged, the network takes {side} x {side}": short < side,
+        f"size {file.size}: nearly all others are {usual}": usual not in ("", file.size),
+        f"aspect {file.size}: the network sees the centred square only": long / short > LONGEST,
+        f"mode {file.mode}: converted to RGB": file.mode != "RGB",
+        f"EXIF orientation {file.orientation}: turned upright when read": file.orientation != 1,
     }
-    record = {"root": str(audit.root), **tags, **audit.files.record(), "label_suspects": suspects}
-    write_json(folder / "audit.json", record)
-    labels.suspects.to_csv(folder / "suspects.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
-    _draw(audit, folder / "contact_sheet.png")
+    return [what for what, is_so in words.items() if is_so]
 
 
 def _draw(audit: Audit, file: Path) -> None:
-    from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
-
     def tile(path: str, label: str, verdict: str, badge: str = "", alarming: bool = True) -> Tile:
-        pixels = read_image(audit.root / path, _TILE_SIDE)
+        pixels = read_image(audit.root / path, 224)
         return Tile(pixels, f"labelled {label}", verdict, path, badge, alarming)
 
-    def suspect(row) -> tuple[Tile]:
-        badge = f"{row.Index + 1}   {row.score:.4f}"
-        return (tile(row.path, row.label, f"looks like {row.looks_like}", badge),)
-
-    def pair(found: Pair) -> tuple[Tile, Tile]:
-        alarm = f"in {found.splits[0]} and {found.splits[1]}"
-        if found.labels_disagree:
-            alarm = "two splits, two labels" if found.across_splits else "two labels"
-        first = tile(found.first, found.labels[0], found.how_like, alarming=False)
-        return first, tile(found.second, found.labels[1], alarm)
-
-    files, labels = audit.files, audit.labels
-    shown = labels.suspects.head(SHOWN_SUSPECTS)
-    broken = {finding.path for finding in files.unreadable}
-    pairs = [
-        found
-        for found in files.pairs
-        if (found.across_splits or found.labels_disagree)
-        and broken.isdisjoint((found.first, found.second))
+    files, labels, twins = audit.files, audit.labels, []
+    broken = {found["path"] for found in files.unreadable}
+    pairs = [pair for pair in files.pairs if pair.across_splits or pair.labels_disagree]
+    pairs = [pair for pair in pairs if broken.isdisjoint((pair.first, pair.second))]
+    for pair in pairs[:SHOWN_PAIRS]:
+        alarm = f"in {pair.splits[0]} and {pair.splits[1]}"
+        if pair.labels_disagree:
+            alarm = "two splits, two labels" if pair.across_splits else "two labels"
+        first = tile(pair.first, pair.labels[0], pair.how_like, alarming=False)
+        twins.append((first, tile(pair.second, pair.labels[1], alarm)))
+    suspects = [
+        (tile(s.path, s.label, f"looks like {s.looks_like}", f"{s.Index + 1}   {s.score:.4f}"),)
+        for s in labels.suspects.head(SHOWN_SUSPECTS).itertuples()
     ]
-    suspected = f"({len(shown)} of {len(labels.suspects)})"
-    twice = f"({min(len(pairs), SHOWN_PAIRS)} of {len(pairs)})"
-    sections = (
-        Section(
-            f"Probable label errors, the surest first {suspected}",
-            labels.skipped or "None found.",
-            list(map(suspect, shown.itertuples())),
-        ),
-        Section(
-            f"One picture in two splits, or under two labels {twice}",
-            "None found.",
-            list(map(pair, pairs[:SHOWN_PAIRS])),
-        ),
-    )
+    surest = f"the surest first ({len(suspects)} of {len(labels.suspects)})"
+    twice = f"One picture in two splits, or under two labels ({len(twins)} of {len(pairs)})"
+    nothing = labels.skipped or "None found."
+    doubtful = Section(f"Probable label errors, {surest}", nothing, suspects)
+    sections = doubtful, Section(twice, "None found.", twins)
     detail = f"{files.n_images} images of {len(files.classes)} classes"
     if labels.judged_by:
         detail += f" · labels of {labels.n_images} judged by {labels.judged_by}"
@@ -169,22 +192,44 @@ def _draw(audit: Audit, file: Path) -> None:
 def audit_lines(audit: Audit) -> list[str]:
     """The findings for the terminal; the last line says where the full record is."""
     files, labels = audit.files, audit.labels
-    across = [pair for pair in files.pairs if pair.across_splits]
-    disagree = [pair for pair in files.pairs if pair.labels_disagree]
-    suspects = [
-        f"{row.score:.4f}  {quote(row.label)}, looks like {quote(row.looks_like)}: "
-        f"{quote(row.path)}"
-        for row in labels.suspects.itertuples()
-    ]
-    lines = [
-        *_counts(files, labels),
-        *_listed("Unreadable", map(_finding, files.unreadable)),
-        *_listed("Content is not what the name says", map(_finding, files.mistyped)),
-        *_listed("One picture in two splits", map(_pair, across)),
-        *_listed("One picture under two labels", map(_pair, disagree)),
-        *_listed("Odd", map(_finding, files.odd)),
-        *_listed(f"Probable label errors, the surest (0) first, by {labels.judged_by}", suspects),
-    ]
+    across = [_same(pair) for pair in files.pairs if pair.across_splits]
+    disagree = [_same(pair) for pair in files.pairs if pair.labels_disagree]
+    equal = sum(pair.equal_bytes for pair in files.pairs)
+    lines = [f"{files.n_images} images of {len(files.classes)} classes"]
+    for split, counts in files.balance.items():
+        least, most = min(counts, key=counts.get), max(counts, key=counts.get)
+        each = f"{counts[least]} to {counts[most]} a class ({quote(least)}, {quote(most)})"
+        more = each if counts[least] < counts[most] else ""
+        lines.append(f"{f'  {split}':<36}{sum(counts.values()):>6}   {more}".rstrip())
+    numbers = {
+        "unreadable files": len(files.unreadable),
+        "content is not what the name says": len(files.mistyped),
+        "pairs of equal files": equal,
+        "pairs of near duplicates": len(files.pairs) - equal,
+        "  of all pairs: in two splits": len(across),
+        "  of all pairs: under two labels": len(disagree),
+        "odd size, shape, mode or rotation": len({found["path"] for found in files.odd}),
+    }
+    lines += [f"{what:<36}{count:>6}" for what, count in numbers.items()]
+    if labels.judged_by:
+        count, of_all = len(labels.suspects), f"of {labels.n_images} labels"
+        lines.append(f"{'probable label errors':<36}{count:>6}   {of_all}")
+    lists = {
+        "Unreadable": _told(files.unreadable),
+        "Content is not what the name says": _told(files.mistyped),
+        "One picture in two splits": across,
+        "One picture under two labels": disagree,
+        "Odd": _told(files.odd),
+        f"Probable label errors, the surest (0) first, by {labels.judged_by}": [
+            f"{s.score:.4f}  {quote(s.label)}, looks like {quote(s.looks_like)}: {quote(s.path)}"
+            for s in labels.suspects.itertuples()
+        ],
+    }
+    for title, found in lists.items():
+        if found:
+            lines += ["", f"{title}:", *(f"  {line}" for line in found[:SHOWN])]
+        if len(found) > SHOWN:
+            lines.append(f"  and {len(found) - SHOWN} more")
     if files.leaks:
         listed = ", ".join(map(quote, sorted(files.leaks)))
         lines += ["", f"Left out of the test figures at promotion: {listed}"]
@@ -192,40 +237,11 @@ def audit_lines(audit: Audit) -> list[str]:
     return [*lines, "", *skipped, f"All of it, with a contact sheet: {audit.copy}/"]
 
 
-def _counts(files: FileAudit, labels: LabelAudit) -> Iterator[str]:
-    yield f"{files.n_images} images of {len(files.classes)} classes"
-    for split, counts in files.balance.items():
-        least, most = min(counts, key=counts.get), max(counts, key=counts.get)
-        each = f"{counts[least]} to {counts[most]} a class ({quote(least)}, {quote(most)})"
-        yield _row(f"  {split}", sum(counts.values()), each if counts[least] < counts[most] else "")
-    pairs = files.pairs
-    equal = sum(pair.equal_bytes for pair in pairs)
-    yield _row("unreadable files", len(files.unreadable))
-    yield _row("content is not what the name says", len(files.mistyped))
-    yield _row("pairs of equal files", equal)
-    yield _row("pairs of near duplicates", len(pairs) - equal)
-    yield _row("  of all pairs: in two splits", sum(pair.across_splits for pair in pairs))
-    yield _row("  of all pairs: under two labels", sum(pair.labels_disagree for pair in pairs))
-    yield _row("odd size, shape, mode or rotation", len({found.path for found in files.odd}))
-    if labels.judged_by:
-        yield _row("probable label errors", len(labels.suspects), f"of {labels.n_images} labels")
+def _told(findings: list[Finding]) -> list[str]:
+    return [f"{quote(found['path'])}: {found['what']}" for found in findings]
 
 
-def _row(what: str, count: int, more: str = "") -> str:
-    return f"{what:<36}{count:>6}   {more}".rstrip()
-
-
-def _listed(title: str, found: Iterator[str] | Sequence[str]) -> list[str]:
-    found = list(found)
-    more = [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return ["", f"{title}:", *(f"  {line}" for line in found[:SHOWN]), *more] if found else []
-
-
-def _finding(found: Finding) -> str:
-    return f"{quote(found.path)}: {found.what}"
-
-
-def _pair(pair: Pair) -> str:
-    labels = f"; labels {quote(pair.labels[0])} and {quote(pair.labels[1])} disagree"
-    told = labels if pair.labels_disagree else ""
-    return f"{quote(pair.second)} is {quote(pair.first)}: {pair.how_like}{told}"
+def _same(pair: Pair) -> str:
+    one, other = map(quote, pair.labels)
+    more = f"; labels {one} and {other} disagree" if pair.labels_disagree else ""
+    return f"{quote(pair.second)} is {quote(pair.first)}: {pair.how_like}{more}"

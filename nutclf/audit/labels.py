@@ -23,7 +23,6 @@ from nutclf.train.features import FrozenPart, StoredFeatures
 from nutclf.train.views import UNTOUCHED
 
 COLUMNS = ("path", "label", "looks_like", "score", "p_label", "p_looks_like")
-_CLASSIFIER = "logistic regression"
 
 
 @dataclass(frozen=True)
@@ -50,55 +49,41 @@ def audit_labels(
     images; where there are none, by a logistic regression on the frozen network's features.
     """
     try:
-        held_out = _by_study(config, store, experiment_id)
-        if held_out is None:
+        best = best_run(store.client(), experiment_id, config.name, config.objective)
+        run = best and Run(store.client(), best.info.run_id)
+        tables = [run and stored_predictions(run, split) for split in ("cv", "valid")]
+        if any(table is None for table in tables):
             say("Judging labels; the first time on these images it takes a minute.")
-            held_out = _by_probe(config, data, features)
+            tables, judged_by = _probe(config, data, features)
+        else:
+            judged_by = f"{best.info.run_name} of study {config.name}, cross-validated"
     except UserError as error:  # no weights, for example; the findings on files stand all the same
         return LabelAudit(pd.DataFrame(columns=list(COLUMNS)), skipped=str(error))
-    table, judged_by = held_out
+    table = pd.concat(tables)
     return LabelAudit(rank_suspects(table, data.classes), len(table), judged_by)
 
 
-def _by_study(
-    config: StudyConfig, store: Store, experiment_id: str
-) -> tuple[pd.DataFrame, str] | None:
-    client = store.client()
-    best = best_run(client, experiment_id, config.name, config.objective)
-    if best is None:
-        return None
-    tables = [stored_predictions(Run(client, best.info.run_id), split) for split in ("cv", "valid")]
-    if any(table is None for table in tables):
-        return None
-    table = pd.concat(tables, ignore_index=True).drop(columns="fold")
-    return table, f"{best.info.run_name} of study {config.name}, cross-validated"
-
-
-def _by_probe(
-    config: StudyConfig, data: DataSet, features: FeatureStore
-) -> tuple[pd.DataFrame, str]:
+def _probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[list, str]:
+    """The out-of-fold predictions of train and those of valid, and a phrase: by which model."""
     backbone = load_backbone(config.backbone, image_size=config.image_size)
-    side = backbone.spec.image_size
-    # Broken files are left out, however many: the audit lists them elsewhere.
-    train, valid = (
-        read_split(data, split, side, allow_unreadable=True) for split in ("train", "valid")
-    )
-    folds = _folds(config, data.classes, train)
     part = FrozenPart(backbone, config.augmentation, config.seed, deepest=0)
-    pooled = [
-        StoredFeatures(part, part.base_cut, split, features, "float32").batch(
-            UNTOUCHED, np.arange(len(split.labels))
-        )
-        for split in (train, valid)
-    ]
-    classifier = BASELINES[_CLASSIFIER](config.seed)
-    said = judge(classifier, (pooled[0], train.labels), folds, pooled[1], len(data.classes))
+
+    def read(split: str) -> tuple[Split, np.ndarray]:
+        # Broken files are left out, however many: the audit lists them elsewhere.
+        images = read_split(data, split, backbone.spec.image_size, allow_unreadable=True)
+        pooled = StoredFeatures(part, part.base_cut, images, store, "float32")
+        return images, pooled.batch(UNTOUCHED, np.arange(len(images.labels)))
+
+    (train, of_train), (valid, of_valid) = read("train"), read("valid")
+    folds = _folds(config, data.classes, train)
+    classifier = BASELINES["logistic regression"](config.seed)
+    said = judge(classifier, (of_train, train.labels), folds, of_valid, len(data.classes))
     tables = [
         prediction_table(split.paths, split.labels, y_prob, data.classes)
         for split, y_prob in ((train, said.held_out), (valid, said.valid))
     ]
-    judged_by = f"{_CLASSIFIER} on frozen {backbone.spec.name} features, {folds.max() + 1} folds"
-    return pd.concat(tables, ignore_index=True), judged_by
+    model = f"logistic regression on frozen {backbone.spec.name} features"
+    return tables, f"{model}, {folds.max() + 1} folds"
 
 
 def _folds(config: StudyConfig, classes: Sequence[str], train: Split) -> np.ndarray:
@@ -115,36 +100,22 @@ def _folds(config: StudyConfig, classes: Sequence[str], train: Split) -> np.ndar
 
 
 def rank_suspects(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """The images whose label is probably wrong, the surest first.
+    """The images whose label is probably wrong, the surest first: a row each, with `COLUMNS`.
 
     An image is a suspect where the probability of another class exceeds the mean that images of
-    that class get for it (confident learning). Suspects are ranked by the margin between the
-    probability of the label and of the likeliest other class, which brings images of another known
-    class to the top, and images that are no class at all further down.
-
-    Args:
-      table: out-of-fold predictions; a model that learned from an image agrees with any label.
-      classes: all C class names.
-
-    Returns:
-      A row per suspect with `COLUMNS`; the score is 0 (surely wrong) to 1.
-
-    Raises:
-      ValueError: the table has no rows, or fewer than two classes.
+    that class get for it (confident learning). The score, 0 (surely wrong) to 1, is the margin
+    between the label and the likeliest other class: images that are no class at all come late.
+    `table` holds out-of-fold predictions: a model agrees with any label that it learned from.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     (y_true, _), y_prob = labels(table, classes), probabilities(table, classes)
-    if len(np.unique(y_true)) < 2:
-        raise ValueError(f"{len(table)} images of fewer than two classes: nothing to confuse")
     whole = y_prob / y_prob.sum(axis=1, keepdims=True)
     # One process: cleanlab would fork this one, and TensorFlow's threads do not survive that.
     suspected = find_label_issues(y_true, whole, filter_by="confident_learning", n_jobs=1)
     rows = np.arange(len(y_true))
-    others = y_prob.copy()
-    others[rows, y_true] = -1
-    other = others.argmax(axis=1)
+    other = np.where(np.eye(len(classes))[y_true], -1, y_prob).argmax(axis=1)
     names = np.array(list(classes), dtype=object)
     score = get_label_quality_scores(y_true, whole, method="normalized_margin")
     columns = names[y_true], names[other], score, y_prob[rows, y_true], y_prob[rows, other]

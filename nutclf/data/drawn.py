@@ -23,36 +23,29 @@ from scipy.ndimage import gaussian_filter, shift
 from nutclf.config import SPLITS
 from nutclf.errors import UserError
 
-COUNTS = {"train": 60, "valid": 20, "test": 20}
-"""Pictures per class, by split."""
-SIDE = 128
-"""Side of a picture, pixels."""
+COUNTS = {"train": 60, "valid": 20, "test": 20}  # pictures per class
+SIDE = 128  # of a picture, pixels
 
 
 def ensure(parent: Path, seed: int = 0) -> Path:
     """The folder of the drawn data set, drawn now if it is not there yet (about 5 s).
 
-    Args:
-      parent: made if missing; it also gets a lock file.
-      seed: of the data set, 0 and up.
-
-    Returns:
-      `<parent>/drawn-<seed>-<version>`, with `train|valid|test/<class>/<index>.png` in it. It is
-      there whole or not at all, also when processes are killed or several ask at once.
-
-    Raises:
-      UserError: the folder cannot be written.
+    `<parent>/drawn-<seed>-<version>` is there whole or not at all, also when processes are killed
+    or several ask at once. Raises `UserError` when it cannot be written.
     """
     # A version number raised by hand would be forgotten one day: this file is the version.
     source = Path(__file__).read_bytes() + repr(sorted(COUNTS.items())).encode()
     folder = parent / f"drawn-{seed}-{hashlib.sha256(source).hexdigest()[:10]}"
     if folder.is_dir():
         return folder
+    unfinished = parent / f".{folder.name}.unfinished"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(parent / f".{folder.name}.lock"):
             if not folder.is_dir():  # another process may have drawn it while this one waited
-                _draw_all(parent / f".{folder.name}.unfinished", seed).rename(folder)
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
+                _draw_all(unfinished, seed)
+                unfinished.rename(folder)
     except OSError as error:
         raise UserError(
             f"The drawn images cannot be written to {parent}: {error.strerror or error}. "
@@ -61,10 +54,7 @@ def ensure(parent: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _draw_all(folder: Path, seed: int) -> Path:
-    if folder.exists():  # left over from a killed process
-        shutil.rmtree(folder)
-
+def _draw_all(folder: Path, seed: int) -> None:
     def save(split: str, label: int) -> None:
         target = folder / split / CLASSES[label]
         target.mkdir(parents=True)
@@ -74,15 +64,14 @@ def _draw_all(folder: Path, seed: int) -> Path:
 
     with ThreadPoolExecutor(2) as pool:  # more only wait for each other
         list(pool.map(save, *zip(*itertools.product(COUNTS, range(len(KINDS))), strict=True)))
-    return folder
 
 
 @dataclass(frozen=True)
 class Kind:
     """How the nuts of one kind look; lengths are in halves of a nut's length.
 
-    Two attributes are functions of coordinates u along and v across a nut, smooth noise, and a
-    number 0..1 that differs from nut to nut.
+    `pattern` and `marked` take coordinates u along and v across a nut, smooth noise, and a number
+    r, 0..1, that differs from nut to nut.
     """
 
     most: int  # nuts in a picture, 1 to this many
@@ -176,15 +165,11 @@ CRUMB = Kind(
     (0.3, 0.2, 0.15), lambda u, v, noise, r: r + 0 * u,
 )
 # fmt: on
-CLASSES = tuple(KINDS)
-"""In the order of the labels: sorted, as folders are."""
+CLASSES = tuple(KINDS)  # in the order of the labels: sorted, as folders are
 
 
 def draw(label: int, split: str, index: int, seed: int) -> np.ndarray:
-    """Picture `index` of a class and split, RGB, uint8 [SIDE, SIDE, 3].
-
-    A pure function of its arguments; no two pictures share random numbers.
-    """
+    """Picture `index` of a class and split, RGB, uint8 [SIDE, SIDE, 3]: a pure function."""
     rng = np.random.default_rng([seed, SPLITS.index(split), label, index])
     around, above = rng.uniform(0, 7), math.radians(rng.uniform(25, 70))
     lamp = math.cos(above) * math.cos(around), math.cos(above) * math.sin(around), math.sin(above)
@@ -208,8 +193,8 @@ def draw(label: int, split: str, index: int, seed: int) -> np.ndarray:
 def _place(canvas, rng, lamp, ambient, kind, size, x, y):
     """Draws one nut and its shadow onto `canvas`, in place, turned and tilted at random.
 
-    `size` is half its length and (x, y) its middle, as shares of the picture's side; `lamp` the
-    unit vector to the lamp, z towards the viewer; `ambient` the share of light from everywhere.
+    `size` is half its length and (x, y) its middle, as shares of the picture's side; `lamp` is a
+    unit vector, z towards the viewer; `ambient` the share of light from everywhere.
     """
     size, x, y = (float(SIDE * share) for share in (size, x, y))  # NumPy's would widen float32
     reach = 1.35 * size + 6

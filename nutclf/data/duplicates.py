@@ -1,8 +1,6 @@
 """The same picture twice: equal bytes or near pixels, within a split, and worse, across splits."""
 
-import io
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,58 +8,26 @@ from itertools import combinations
 
 import imagehash
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from nutclf.data.folder import DataSet
-from nutclf.data.reader import (
-    FORMATS,
-    UnreadableImage,
-    orientation,
-    pillow_silenced,
-    read_bytes,
-    read_image,
-)
+from nutclf.data.reader import UnreadableImage, open_image, orientation, read_bytes, read_image
 
-HASH_SIDE = 16
-"""A hash of 16 x 16 bits; the library's 8 x 8 takes two nuts on a white ground for one photo."""
-
-HASHED_SIDE = 224
-"""Pixels of the square that is hashed; of any size, so that hashes do not depend on a network."""
-
-NEAR_BITS = 16
-"""Of 256 bits, how many may differ between near-duplicates."""
-
-UPRIGHT = 1  # EXIF's orientation of an image that needs no turn
-
+HASH_SIDE = 16  # 16 x 16 bits; with 8 x 8 two nuts on a white ground pass for one photo
+HASHED_SIDE = 224  # pixels of the square that is hashed, whatever the network takes
+NEAR_BITS = 16  # of 256, how many may differ between near-duplicates
 # Share of bits that must be set for a hash to tell images apart. Half are, by construction; a
 # plain area has no frequencies, and all plain images would look like copies of each other.
 _TELLING = 0.25
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself before a pixel is decoded."""
-
-    format: str  # of the content, Pillow's name: JPEG, PNG, ...
-    width: int  # as stored, before any EXIF turn
-    height: int
-    mode: str  # Pillow's: RGB, L, P, CMYK, ...
-    orientation: int  # EXIF's, 1 (upright) to 8; 1 where there is none or it makes no sense
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One file of a data set, looked at."""
-
-    path: str
-    split: str
-    label: str  # name of the class
-    sha256: str  # "" when its bytes could not be read
-    header: Header | None  # None when no image is recognised in it
-    problem: str  # why it cannot be read; "" when it can
-    likeness: np.ndarray | None  # perceptual hash, bool [256]; None when it cannot be read
+# What `inspect` tells of a file. Those of the header: Pillow's name of the content's format, ""
+# where no image is recognised; the size as stored; Pillow's mode; EXIF's orientation, 1 (upright)
+# to 8. And why it cannot be read, "" when it can, and its perceptual hash or None.
+SEEN = ("format", "width", "height", "mode", "orientation", "problem", "likeness")
 
 
 @dataclass(frozen=True)
@@ -74,20 +40,11 @@ class Pair:
     labels: tuple[str, str]
     equal_bytes: bool
     bits: int  # of their 256-bit perceptual hashes that differ; 0 for equal bytes
-
-    @property
-    def across_splits(self) -> bool:
-        """Whether a model may have learned from the one and be judged on the other."""
-        return self.splits[0] != self.splits[1]
-
-    @property
-    def labels_disagree(self) -> bool:
-        """Whether at least one of the two labels must be wrong."""
-        return self.labels[0] != self.labels[1]
+    across_splits: bool
+    labels_disagree: bool
 
     @property
     def how_like(self) -> str:
-        """For people: how sure it is."""
         return "equal bytes" if self.equal_bytes else f"{self.bits} of 256 bits differ"
 
 
@@ -110,8 +67,7 @@ def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, in
 def groups_of_like(keys: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     """A group number per image: equal keys, or a chain of near hashes, make a group. int64 [N].
 
-    A group's number is the rank of its first image's key. Folds depend on the numbers, so they may
-    not change: the trials of one study must share their folds.
+    A group's number is the rank of its first image's key; folds, and so studies, depend on it.
     """
     _, first, rank = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     links = [*enumerate(first[rank]), *((i, j) for i, j, _ in near_pairs(hashes))]
@@ -121,55 +77,43 @@ def groups_of_like(keys: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     return rank[first[component]].astype(np.int64)
 
 
-def inspect(data: DataSet) -> list[Seen]:
-    """Looks at every file of a data set, in the order of its table; keeps no pixels."""
+def inspect(data: DataSet) -> pd.DataFrame:
+    """The table of a data set's files with class names for labels, and the columns `SEEN`."""
 
-    def look(path: str, split: str, label: int, sha256: str) -> Seen:
-        header, problem, likeness = None, "", None
+    def look(path: str) -> tuple[object, ...]:
+        header, problem, likeness = ("", 0, 0, "", 1), "", None
         try:
             content = read_bytes(data.root / path)
-            header = read_header(content)
-            likeness = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])[0]
+            with open_image(content) as image:
+                kind = "JPEG" if image.format == "MPO" else image.format  # several in one file
+                header = kind, *image.size, image.mode, orientation(image)
+            (likeness,) = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])
         except UnreadableImage as error:
             problem = str(error)
-        return Seen(path, split, data.classes[label], sha256, header, problem, likeness)
+        return *header, problem, likeness
 
-    columns = (data.files[name] for name in ("path", "split", "label", "sha256"))
-    # Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(look, *columns))
-
-
-def read_header(content: bytes) -> Header | None:
-    """The header of an image file; None when the content is no image that this package reads."""
-    try:
-        with pillow_silenced(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            # A JPEG with further pictures behind the first is one all the same.
-            kind = "JPEG" if image.format == "MPO" else image.format
-            turn = orientation(image)
-            turn = turn if turn in range(UPRIGHT, 9) else UPRIGHT
-            return Header(kind, image.width, image.height, image.mode, turn)
-    except Exception:  # a damaged header can raise nearly anything; `decode` gives the reason
-        return None
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter
+        rows = list(pool.map(look, data.files["path"]))
+    seen = pd.DataFrame(rows, columns=list(SEEN))
+    return data.files.assign(label=np.array(data.classes)[data.files["label"]]).join(seen)
 
 
-def find_pairs(files: Sequence[Seen]) -> list[Pair]:
-    """All pairs of files that show the same thing: equal bytes first, then by bits that differ."""
-    same, telling = defaultdict(list), []
-    for row, file in enumerate(files):
-        if file.sha256:  # "" is a file whose bytes nobody knows
-            same[file.sha256].append(row)
-        if file.likeness is not None and file.likeness.mean() >= _TELLING:
-            telling.append(row)
-    equal = {pair for rows in same.values() for pair in combinations(rows, 2)}
-    hashes = np.array([files[row].likeness for row in telling], bool)
-    near = near_pairs(hashes.reshape(len(telling), HASH_SIDE * HASH_SIDE))
-    bits = {(telling[i], telling[j]): n for i, j, n in near} | dict.fromkeys(equal, 0)
+def find_pairs(files: pd.DataFrame) -> list[Pair]:
+    """All pairs of files, from `inspect`, that show the same: equal bytes first, then by bits."""
+    known = files[files["sha256"] != ""]  # "" is a file whose bytes nobody knows
+    same = known.groupby("sha256").groups.values()
+    equal = {pair for rows in same for pair in combinations(rows, 2)}
+    rows = list(files.itertuples())
+    told = [file for file in rows if file.problem == "" and file.likeness.mean() >= _TELLING]
+    hashes = np.array([file.likeness for file in told], bool)
+    near = near_pairs(hashes.reshape(len(told), HASH_SIDE * HASH_SIDE))
+    bits = {(told[i].Index, told[j].Index): n for i, j, n in near} | dict.fromkeys(equal, 0)
     pairs = []
     for i, j in sorted(bits, key=lambda ij: (ij not in equal, bits[ij], ij)):
-        a, b = files[i], files[j]
+        a, b = rows[i], rows[j]
         splits, labels = (a.split, b.split), (a.label, b.label)
-        pairs.append(Pair(a.path, b.path, splits, labels, (i, j) in equal, bits[i, j]))
+        facts = (i, j) in equal, bits[i, j], a.split != b.split, a.label != b.label
+        pairs.append(Pair(a.path, b.path, splits, labels, *facts))
     return pairs
 
 

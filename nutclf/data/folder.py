@@ -3,7 +3,8 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +29,14 @@ _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__mac
 class DataSet:
     """The table of a data set's files; whoever reads images goes by it and lists no folder.
 
-    Attributes:
-      root: the folder, absolute, links resolved.
-      classes: class names; the position is the label.
-      files: one row per image file: path (posix, relative to root), split, label (position in
-        `classes`), sha256 of the bytes ("" when unreadable). In order of split, class and name.
-      notes: what was left out and why, one line each.
+    `files` has a row per image file, ordered by split, class and name: path (posix, relative to
+    root), split, label and sha256 of the bytes ("" when unreadable).
     """
 
-    root: Path
-    classes: tuple[str, ...]
+    root: Path  # the folder, absolute, links resolved
+    classes: tuple[str, ...]  # names; the position is the label
     files: pd.DataFrame
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what was left out and why, one line each
 
     @property
     def fingerprint(self) -> str:
@@ -57,67 +54,59 @@ class DataSet:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images of one split in memory, each with its identity.
+    """The images of one split in memory, each with its identity."""
 
-    Attributes:
-      pixels: RGB 0 to 255, uint8 [N, S, S, 3].
-      labels: positions in the data set's classes, int64 [N].
-      paths: N posix paths relative to the data set's root.
-      keys: sha256 of each file; equal keys mean equal pixels.
-      unreadable: (path, reason) of each file left out; not among the N.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    paths: list[str]
-    keys: list[str]
-    unreadable: tuple[tuple[str, str], ...] = ()
-
-    def take(self, rows: Iterable[int]) -> "Split":
-        """The images of those rows, in that order."""
-        rows = np.asarray(rows, np.intp)
-        paths, keys = ([names[row] for row in rows] for names in (self.paths, self.keys))
-        return Split(self.pixels[rows], self.labels[rows], paths, keys)
+    pixels: np.ndarray  # RGB 0 to 255, uint8 [N, S, S, 3]
+    labels: np.ndarray  # positions in the data set's classes, int64 [N]
+    paths: list[str]  # posix, relative to the data set's root
+    keys: list[str]  # sha256 of each file; equal keys mean equal pixels
+    unreadable: tuple[tuple[str, str], ...] = ()  # path and reason of each file left out
 
 
 def scan(root: str | os.PathLike) -> DataSet:
     """Lists a data set and checks its shape; every file is hashed, none is decoded.
 
-    Links to folders are never followed: they can lead out of the data, back into it (a loop), or
-    from one split into another.
-
-    Raises:
-      UserError: no such folder, a split is missing, or the splits disagree on the classes.
+    Links to folders are not followed: they can lead out of the data, in a loop or to another split.
+    Raises `UserError` when the folder or a split is missing, or the splits disagree on the classes.
     """
-    root = _checked_root(Path(root))
-    notes, litter, rows = [], [], []
-    counts: dict[str, dict[str, int]] = {}
+    try:
+        return _scan(Path(root))
+    except OSError as error:
+        raise UserError(
+            f"{quote(str(error.filename))} cannot be listed: {error.strerror}. Make it and the "
+            f"folder around it readable, or remove it."
+        ) from error
+
+
+def _scan(root: Path) -> DataSet:
+    _check_layout(root)
+    root, notes, litter, rows = root.resolve(), [], [], []
+    counts = {split: Counter() for split in SPLITS}  # images by class folder
     for split in SPLITS:
-        counts[split] = {}
         for folder in _entries(root / split, litter):
             if reason := _why_no_class(folder):
                 notes.append(f"{quote(f'{split}/{folder.name}')} {reason}")
                 continue
             counts[split][folder.name] = 0
-            for entry in _entries(Path(folder), litter):
+            for entry in _entries(folder, litter):
                 path = f"{split}/{folder.name}/{entry.name}"
                 if reason := _why_no_image(root, entry):
                     notes.append(f"{quote(path)} ignored: {reason}")
                     continue
+                digest = ""
                 try:
                     with open(entry, "rb") as file:
                         digest = hashlib.file_digest(file, "sha256").hexdigest()
                 except OSError as error:
-                    digest = ""
                     notes.append(f"{quote(path)} cannot be read: {error.strerror}")
                 counts[split][folder.name] += 1
                 rows.append((path, split, folder.name, digest))
     classes = _agreed_classes(counts, notes)
     if litter:
-        kinds = ", ".join(quote(name) for name in sorted(set(litter))[:5])
+        kinds = _names(sorted(set(litter))[:5])
         notes.append(f"{len(litter)} litter files and folders ignored ({kinds})")
-    rows = [(path, split, classes.index(name), digest) for path, split, name, digest in rows]
     files = pd.DataFrame(rows, columns=["path", "split", "label", "sha256"])
+    files["label"] = files["label"].map(classes.index)
     return DataSet(root, classes, files, tuple(notes))
 
 
@@ -129,41 +118,33 @@ def read_split(
     say: Callable[[str], None] | None = None,
     allow_unreadable: bool = False,
 ) -> Split:
-    """Reads the images of one split; what cannot be read is left out and listed.
+    """Reads the images of one split, `size` pixels a side, by the table of `data`.
 
-    Args:
-      data: its table names the files.
-      split: one of `SPLITS`.
-      size: side of the images, in pixels.
-      say: is told of each file left out, one line each.
-      allow_unreadable: go on although more than `MAX_UNREADABLE_SHARE` of the files are broken.
-
-    Raises:
-      UserError: a file is not the one that was listed, too many files cannot be read, or none of
-        some class to be trained can.
+    What cannot be read is left out, listed, and told to `say`. Raises `UserError` when a file
+    has changed since it was listed, no image of some class in train can be read, or, unless
+    `allow_unreadable`, more than `MAX_UNREADABLE_SHARE` of the files cannot.
     """
     files = data.split(split)
     pixels = np.empty((len(files), size, size, 3), np.uint8)
 
-    def read(row: int) -> str | None:
+    def read(row: int, path: str, sha256: str) -> str:
         try:
-            content = read_bytes(data.root / files["path"][row])
-            if hashlib.sha256(content).hexdigest() != files["sha256"][row]:
+            content = read_bytes(data.root / path)
+            if hashlib.sha256(content).hexdigest() != sha256:
                 raise UserError(
-                    f"{quote(files['path'][row])} in {quote(str(data.root))} has changed since "
-                    f"the data were listed; run the command again while nobody writes there."
+                    f"{quote(path)} in {quote(str(data.root))} has changed since the data were "
+                    f"listed; run the command again while nobody writes there."
                 )
             pixels[row] = read_image(content, size)
         except UnreadableImage as error:
             return str(error)
-        return None
+        return ""
 
     # Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = list(pool.map(read, range(len(files))))
-    good = np.array([reason is None for reason in reasons], bool)
+        reasons = list(pool.map(read, files.index, files["path"], files["sha256"]))
     unreadable = tuple((p, r) for p, r in zip(files["path"], reasons, strict=True) if r)
-    left = files[good]
+    left = files[[not reason for reason in reasons]]
     labels = left["label"].to_numpy(np.int64)
     if len(unreadable) > MAX_UNREADABLE_SHARE * len(files) and not allow_unreadable:
         listed = "; ".join(f"{quote(path)}: {reason}" for path, reason in unreadable[:10])
@@ -176,14 +157,11 @@ def read_split(
     needed = data.classes if split == "train" else ()
     gone = [name for label, name in enumerate(needed) if label not in labels]
     if gone or not len(labels):
-        raise UserError(
-            f"No {split} image of {_names(gone) or 'any class'} can be read; mend them or remove "
-            f"the class."
-        )
-    if say:
-        for path, reason in unreadable:
-            say(f"left out {path!r}: {reason}")
-    pixels = pixels if good.all() else pixels[good]
+        names = _names(gone) or "any class"
+        raise UserError(f"No {split} image of {names} can be read; mend them or remove the class.")
+    for path, reason in unreadable if say else ():
+        say(f"left out {path!r}: {reason}")
+    pixels = pixels[left.index] if unreadable else pixels
     return Split(pixels, labels, left["path"].tolist(), left["sha256"].tolist(), unreadable)
 
 
@@ -206,8 +184,7 @@ def bad_link(root: Path, link: Path) -> str | None:
     return None if target.is_relative_to(root) else "it is a link that leaves the data folder"
 
 
-def _checked_root(root: Path) -> Path:
-    """The folder, absolute with links resolved. Raises `UserError` unless it has every split."""
+def _check_layout(root: Path) -> None:
     layout = "train/, valid/ and test/, each with one folder of images a class"
     if not root.is_dir():
         state = "no folder" if root.exists() else "missing"
@@ -220,25 +197,17 @@ def _checked_root(root: Path) -> Path:
             f"{_names(list(here)[:12]) or 'nothing'}. Not there, no folder, or a link, which is "
             f"not followed: {', '.join(lacking)}. Rename or move your folders so."
         )
-    return root.resolve()
 
 
-def _entries(folder: Path, litter: list[str]) -> list[os.DirEntry]:
+def _entries(folder: os.PathLike, litter: list[str]) -> list[os.DirEntry]:
     """What is in a folder, by name; names of litter go to `litter` instead."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(
-            f"The folder {quote(str(folder))} cannot be listed: {error.strerror}. "
-            f"Make it readable, or remove it."
-        ) from error
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
     litter.extend(entry.name for entry in entries if is_litter(entry.name))
     return [entry for entry in entries if not is_litter(entry.name)]
 
 
 def _why_no_class(entry: os.DirEntry) -> str | None:
-    """Why an entry of a split is no class folder; None when it is one."""
     if entry.is_symlink():
         return "is a link, not followed; put the folder itself there"
     if not entry.is_dir():
@@ -249,15 +218,9 @@ def _why_no_class(entry: os.DirEntry) -> str | None:
 
 
 def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
-    """Why an entry of a class folder is no image file; None when it is one."""
     if entry.is_symlink() and (reason := bad_link(root, Path(entry))):
         return reason
-    try:
-        mode = entry.stat().st_mode
-    except OSError as error:  # the folder may be listed but not entered: all its files are lost
-        raise UserError(
-            f"{quote(entry.path)} cannot be looked at: {error.strerror}. Make its folder readable."
-        ) from error
+    mode = entry.stat().st_mode
     if stat.S_ISDIR(mode):
         return "it is a folder inside a class folder"
     if not stat.S_ISREG(mode):
@@ -265,26 +228,19 @@ def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
     suffix = os.path.splitext(entry.name)[1]
     if suffix.lower() not in IMAGE_EXTENSIONS:
         return f"its extension {suffix!r} is not one of {' '.join(sorted(IMAGE_EXTENSIONS))}"
-    if not _is_unicode(entry.name):
-        return "its name is not UTF-8, so no record could hold it; rename it"
-    return None
+    return None if _is_unicode(entry.name) else "its name is not UTF-8; rename it"
 
 
 def _is_unicode(name: str) -> bool:
     return name == name.encode(errors="ignore").decode()
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(quote(name) for name in names)
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(quote, names))
 
 
-def _agreed_classes(counts: Mapping[str, Mapping[str, int]], notes: list[str]) -> tuple[str, ...]:
-    """The classes of train in the order of their labels, once the other splits agree with them.
-
-    Args:
-      counts: split -> class folder -> number of image files in it.
-      notes: gets a line for each class that one of valid and test lacks.
-    """
+def _agreed_classes(counts: dict[str, Counter], notes: list[str]) -> tuple[str, ...]:
+    """The classes of train, sorted; adds what valid and test lack to `notes`."""
     train = sorted(counts["train"])
     if empty := [name for name in train if not counts["train"][name]]:
         raise UserError(
@@ -296,7 +252,6 @@ def _agreed_classes(counts: Mapping[str, Mapping[str, int]], notes: list[str]) -
             f"train/ has {len(train)} class folders ({_names(train) or 'none'}); at least two are "
             f"needed, one folder of images a class: train/<class>/<image>."
         )
-    lacking = {}
     for split in ("valid", "test"):
         added = sorted(set(counts[split]) - set(train))
         if filled := [name for name in added if counts[split][name]]:
@@ -305,15 +260,14 @@ def _agreed_classes(counts: Mapping[str, Mapping[str, int]], notes: list[str]) -
                 f"{_names(train)}. Rename the folders to match, or give train/ such images."
             )
         notes.extend(f"{split}/{quote(name)} ignored: it holds no image" for name in added)
-        if not any(counts[split].values()):
+        lacking = [name for name in train if not counts[split][name]]
+        if lacking == train:
             raise UserError(f"{split}/ holds no image in any class folder; put images there.")
-        lacking[split] = [name for name in train if not counts[split].get(name)]
-    if alone := sorted(set(lacking["valid"]) & set(lacking["test"])):
+        if lacking:
+            notes.append(f"{split}/ has no image of {_names(lacking)}; no score covers them")
+    if alone := [name for name in train if not counts["valid"][name] + counts["test"][name]]:
         raise UserError(
             f"Classes present in train/ only: {_names(alone)}. Give valid/ or test/ images of "
             f"them, or remove them from train/."
         )
-    for split, names in lacking.items():
-        if names:
-            notes.append(f"{split}/ has no image of {_names(names)}; no score covers them")
     return tuple(train)

@@ -6,13 +6,11 @@ import urllib.request
 from pathlib import Path
 from urllib.error import HTTPError
 
-from nutclf.config import SPLITS
 from nutclf.data.folder import scan
 from nutclf.errors import UserError
 
 HANDLE = "gpiosenka/tree-nuts-image-classification"
-COUNTS = {"train": 1163, "valid": 50, "test": 50}
-"""Images a split of the published data set."""
+COUNTS = {"train": 1163, "valid": 50, "test": 50}  # images published, by split
 
 
 class DataUnavailable(UserError):
@@ -22,15 +20,8 @@ class DataUnavailable(UserError):
 def fetch(seconds_to_answer: float = 6.0) -> Path:
     """The folder of the data set, downloaded once into kagglehub's cache (`KAGGLEHUB_CACHE`).
 
-    A copy in the cache is taken without asking the network.
-
-    Args:
-      seconds_to_answer: how long Kaggle's server may take to say anything; the download itself has
-        no limit.
-
-    Raises:
-      DataUnavailable: no copy here and none to be had.
-      UserError: what came is not the published data set; the message gives the counts.
+    `seconds_to_answer` limits the wait for Kaggle's first answer, not the download. Raises
+    `DataUnavailable` when no copy can be had, `UserError` when it is not the published data set.
     """
     try:
         folder = _download(seconds_to_answer)
@@ -43,8 +34,7 @@ def fetch(seconds_to_answer: float = 6.0) -> Path:
     # The splits lie in the download itself or in a folder inside of it.
     found = [path.parent for path in folder.rglob("train") if path.is_dir()]
     root = min(found, key=lambda path: len(path.parts), default=folder)
-    splits = scan(root).files["split"].value_counts()
-    counts = {split: int(splits.get(split, 0)) for split in SPLITS}
+    counts = scan(root).files["split"].value_counts(sort=False).to_dict()
     if counts != COUNTS:
         raise UserError(
             f"Kaggle's {HANDLE} should have {COUNTS} images, but {root} has {counts}. Delete that "
@@ -58,38 +48,35 @@ def _download(seconds_to_answer: float) -> Path:
     from kagglehub.config import get_cache_folder
     from kagglesdk.kaggle_env import is_in_kaggle_notebook
 
+    # kagglehub marks each `versions/N` that is whole, but would ask for the newest even so.
     kept = Path(get_cache_folder(), "datasets", HANDLE)
-    # kagglehub puts `N.complete` beside `versions/` when it has a version in full.
-    whole = [int(mark.stem) for mark in kept.glob("*.complete") if mark.stem.isdecimal()]
-    if whole := [version for version in whole if (kept / "versions" / str(version)).is_dir()]:
-        # Without a version kagglehub asks the network for the newest, also when it has a copy.
-        return Path(kagglehub.dataset_download(f"{HANDLE}/versions/{max(whole)}"))
+    copies = [kept / "versions" / mark.stem for mark in kept.glob("*.complete")]
+    if whole := [copy for copy in copies if copy.is_dir()]:
+        return max(whole, key=lambda copy: int(copy.name))
     if not is_in_kaggle_notebook():  # there the data come another way, without internet too
         _require_answer(seconds_to_answer)
     return Path(kagglehub.dataset_download(HANDLE))
 
 
 def _require_answer(seconds: float) -> None:
-    """Raises OSError unless Kaggle's server, or a proxy before it, says anything at all in time.
-
-    kagglehub gives its first request no time limit, and a name look-up cannot have one: behind a
-    firewall that drops packets both wait for minutes. Hence a thread that is left behind.
-    """
+    """Raises OSError unless Kaggle's server, or a proxy before it, says anything at all in time."""
+    # kagglehub's first request has no time limit and a name look-up cannot have one: behind a
+    # firewall that drops packets both wait for minutes. Hence a thread that is left behind.
     from kagglesdk.kaggle_env import get_endpoint, get_env
 
-    url = get_endpoint(get_env())
     failure: list[object] = [f"no answer within {seconds:g} s"]
 
     def ask() -> None:
         try:
             # `urlopen` would keep the proxies of its first call for the life of the process.
-            urllib.request.build_opener().open(url, timeout=seconds).close()
+            opener = urllib.request.build_opener()
+            opener.open(get_endpoint(get_env()), timeout=seconds).close()
+            failure.clear()
         except HTTPError as refusal:  # an answer all the same
+            failure.clear()
             refusal.close()
         except Exception as error:
             failure[0] = getattr(error, "reason", error)
-            return
-        failure.clear()
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()

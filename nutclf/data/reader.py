@@ -1,30 +1,15 @@
-"""The one way an image file becomes pixels, in training, in `predict` and in serving.
+"""The one way an image file becomes pixels, in training, in `predict` and in serving."""
 
-Two readers disagree on EXIF turns, 16-bit pixels and resizing; here there is only one.
-"""
-
-import contextlib
 import io
 import os
 import stat
-import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-# Naming the plugins registers their formats; Image.open would import all forty of Pillow's.
-from PIL import (
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    ImageChops,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    WebPImagePlugin,  # noqa: F401
-)
+# Image.open imports the other formats' plugins itself, and all forty where it lacks one of these.
+from PIL import ExifTags, Image, ImageChops, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from nutclf.errors import UserError
 
@@ -33,26 +18,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # Twice the largest common camera (45 to 50 megapixels). Decoded it takes 0.3 GB, and 0.4 GB more
 # where alpha must be composited; a request that needs more than that is an attack or a mistake.
 MAX_PIXELS = 100_000_000
-# An uncompressed 16-bit RGBA image of MAX_PIXELS; nothing larger can be within the limit.
-MAX_BYTES = 8 * MAX_PIXELS
-
+MAX_BYTES = 8 * MAX_PIXELS  # of an uncompressed 16-bit RGBA image
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_END_OF_JPEG = b"\xff\xd9"
-# Copies that stop half-way leave whole disk blocks of zeros; 512 is the smallest block.
-_ZERO_BLOCK = 512
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_TIFF_BITS_PER_SAMPLE = 258
-_TIFF_PHOTOMETRIC = 262
-_WHITE_IS_ZERO = 0
+# What undoes each EXIF orientation, from 2 on.
+_TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+_UPRIGHT = {number: Image.Transpose[turn] for number, turn in enumerate(_TURNS.split(), start=2)}
 
 
 class UnreadableImage(UserError):
@@ -60,19 +30,10 @@ class UnreadableImage(UserError):
 
 
 def read_image(source: str | os.PathLike | bytes, size: int) -> np.ndarray:
-    """Reads one image as the network gets it.
+    """The centred square of an image, RGB, 0 to 255, uint8 [size, size, 3], a fresh array.
 
-    Args:
-      source: a path, or the bytes of a file.
-      size: side of the square, in pixels. The image's centred square is resized to it once, with
-        antialiasing; an image of that size keeps its pixels.
-
-    Returns:
-      RGB, 0 to 255, uint8 [size, size, 3], a fresh array.
-
-    Raises:
-      UnreadableImage: there is no image to get; no other exception leaves this function for what
-        a file may hold.
+    `source` is a path, or the bytes of a file. The square is resized once, with antialiasing; one
+    of that size keeps its pixels. Raises `UnreadableImage`, and nothing else for what a file holds.
     """
     image = decode(source if isinstance(source, bytes) else read_bytes(Path(source)))
     side = min(image.size)
@@ -101,66 +62,45 @@ def decode(data: bytes) -> Image.Image:
 
     The content tells the format. Raises `UnreadableImage` with the reason.
     """
-    if not data:
-        raise UnreadableImage("it is empty (0 bytes)")
+    image = open_image(data)
+    _refuse_zero_filled(data, image)
     try:
-        with pillow_silenced():
-            image = _open(data)
-            _refuse_zero_filled(data, image)
-            image.load()
-            return _to_rgb(image)
+        image.load()
+        return _to_rgb(image)
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise UnreadableImage(f"it cannot be decoded: {error or type(error).__name__}") from error
 
 
-def orientation(image: Image.Image) -> object:
-    """The EXIF orientation, 1 to 8 when sane; None without one, or where the block is broken."""
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or it makes no sense."""
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        turn = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # the parser raises half a dozen kinds, SyntaxError and struct.error too
-        return None
+        return 1
+    return turn if turn in _UPRIGHT else 1
 
 
-_lock = threading.Lock()
-_filters = contextlib.ExitStack()
-_readers = 0
-
-
-@contextlib.contextmanager
-def pillow_silenced() -> Iterator[None]:
-    """Ignores what Pillow warns of (bad EXIF, odd tags): a file is read, or it is refused.
-
-    `catch_warnings` swaps the filters of the whole process, so threads that each did it would
-    restore them in the wrong order; the first reader in swaps, the last one out restores.
-    """
-    global _readers  # noqa: PLW0603 - counts over all threads
-    with _lock:
-        _readers += 1
-        if _readers == 1:
-            _filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    finally:
-        with _lock:
-            _readers -= 1
-            if _readers == 0:
-                _filters.close()
-
-
-def _open(data: bytes) -> Image.Image:
-    """Reads the header only; the limit on pixels is checked before any is decoded."""
-    too_many = f"its header promises more than {MAX_PIXELS:,} pixels, which is the limit"
+def open_image(data: bytes) -> Image.Image:
+    """Reads the header only, and checks the limit on pixels. Raises `UnreadableImage`."""
+    if not data:
+        raise UnreadableImage("it is empty (0 bytes)")
+    # A file with bad EXIF or odd tags is read or refused, no warning needed. The filter stays:
+    # `catch_warnings` is not safe in threads, which would restore each other's filters.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        too_many = image.width * image.height > MAX_PIXELS
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(_what_it_is(data)) from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(too_many) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(too_many)
+    except Image.DecompressionBombError:
+        too_many = True
+    except Exception as error:
+        raise UnreadableImage(f"it cannot be decoded: {error}") from error
+    if too_many:
+        limit = f"{MAX_PIXELS:,} pixels, which is the limit"
+        raise UnreadableImage(f"its header promises more than {limit}")
     return image
 
 
@@ -185,7 +125,8 @@ def _refuse_zero_filled(data: bytes, image: Image.Image) -> None:
         return  # their decoders notice, or zeros are plain black there
     body = data.rstrip(b"\0")
     zeros = len(data) - len(body)
-    if zeros >= _ZERO_BLOCK and not body.endswith(_END_OF_JPEG):
+    # Copies that stop half-way leave whole disk blocks of 512 bytes or more; FF D9 ends a JPEG.
+    if zeros >= 512 and not body.endswith(b"\xff\xd9"):
         raise UnreadableImage(f"its last {zeros:,} bytes are zeros; copy it again")
 
 
@@ -199,29 +140,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode.startswith("I;16"):
         image = _from_16_bit(image)
-    elif image.mode == "CMYK":
-        # Adobe writes JPEGs with the inks inverted, and Pillow takes every CMYK JPEG for such a
-        # one; a JPEG without Adobe's marker is not, so what Pillow did is undone.
-        if image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-            image = ImageChops.invert(image)
+    elif image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        # Pillow inverts the inks of every CMYK JPEG, but only Adobe writes them inverted.
+        image = ImageChops.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    rgb = image.convert("RGB")
-    return rgb if turn is None else rgb.transpose(turn)
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Greyscale with 9 to 16 bits as 8; the high byte is kept, as Pillow does for 16-bit colour.
-
-    `convert` would clip at 255 instead, which turns nearly every such image white.
-    """
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_TIFF_BITS_PER_SAMPLE, 16)
-    bits = bits[0] if isinstance(bits, tuple) else bits
+    """Greyscale with 9 to 16 bits as 8, by the high byte; `convert` would clip at 255 instead."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = int(np.ravel(tags.get(TiffImagePlugin.BITSPERSAMPLE, 16))[0])
     values = np.asarray(image).astype(np.uint16)  # also brings big-endian I;16B to native order
     grey = (values >> (bits - 8)).astype(np.uint8)
-    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts these for 8 bits only
+    # Where 0 stands for white, Pillow inverts images of 8 bits only.
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
         grey = 255 - grey
     see_through = image.info.get("transparency")
     if isinstance(see_through, int):

@@ -5,27 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nutclf.data import drawn
 from nutclf.data.folder import DataSet, scan
 from nutclf.data.kaggle import DataUnavailable, fetch
 from nutclf.errors import UserError
 
-ENVIRONMENT_VARIABLE = "NUTCLF_DATA"
 LOCAL_FOLDER = "data/tree-nuts"
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set that was found and checked.
-
-    Attributes:
-      data: its classes and the table of its files.
-      kind: photographs, or drawn; records of the two never mix.
-      origin: a sentence for the banner: what this is, and where it came from.
-    """
+    """A data set that was found and checked."""
 
     data: DataSet
-    kind: Literal["photographs", "drawn"]
-    origin: str
+    kind: Literal["photographs", "drawn"]  # records of the two never mix
+    origin: str  # a sentence for the banner: what this is, and where it came from
 
     @property
     def root(self) -> Path:
@@ -34,17 +28,11 @@ class DataSource:
 
 
 def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSource:
-    """Finds the data set that `data` asks for.
+    """Finds the data set that `data` asks for: `auto`, `drawn` or a path.
 
-    Args:
-      data: `auto` (the first there is of `$NUTCLF_DATA`, `data/tree-nuts/`, Kaggle, drawings),
-        `drawn`, or a path. Relative paths start at `workdir`.
-      environ: the environment; an empty NUTCLF_DATA counts as none.
-      workdir: the checkout; drawings are kept in its `data/`.
-
-    Raises:
-      UserError: a folder that was named, here or in NUTCLF_DATA, is missing or malformed. Only
-        Kaggle out of reach makes `auto` fall back on drawings.
+    `auto` is the first there is of `$NUTCLF_DATA`, `data/tree-nuts/`, Kaggle and drawings. Paths
+    start at `workdir`, whose `data/` keeps drawings. Raises `UserError` for a folder that is
+    malformed or, if named, missing: only Kaggle out of reach makes `auto` use drawings.
     """
     if data == "drawn":
         return _drawn(workdir, "Drawn images, as asked for; they are no photographs.")
@@ -52,21 +40,19 @@ def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSour
         raise UserError("The data set is ''; allowed: auto, drawn or the path of a folder.")
     if data != "auto":
         return _photographs(workdir / Path(data).expanduser(), "as asked for")
-    if named := environ.get(ENVIRONMENT_VARIABLE):
+    if named := environ.get("NUTCLF_DATA"):
         try:
-            return _photographs(workdir / Path(named).expanduser(), f"from ${ENVIRONMENT_VARIABLE}")
+            return _photographs(workdir / Path(named).expanduser(), "from $NUTCLF_DATA")
         except UserError as error:
-            raise UserError(f"{ENVIRONMENT_VARIABLE} is {named!r}. {error}") from error
+            raise UserError(f"NUTCLF_DATA is {named!r}. {error}") from error
     if (workdir / LOCAL_FOLDER).exists():
         return _photographs(workdir / LOCAL_FOLDER, f"found in {LOCAL_FOLDER}/")
     try:
         return _photographs(fetch(), "from Kaggle")
     except DataUnavailable as error:
-        return _drawn(
-            workdir,
-            f"DRAWN IMAGES, NOT PHOTOGRAPHS: nothing measured on them holds for real nuts. {error} "
-            f"Or put train/, valid/ and test/ of photographs in {LOCAL_FOLDER}/.",
-        )
+        warning = "DRAWN IMAGES, NOT PHOTOGRAPHS: nothing measured on them holds for real nuts."
+        advice = f"Or put train/, valid/ and test/ of photographs in {LOCAL_FOLDER}/."
+        return _drawn(workdir, f"{warning} {error} {advice}")
 
 
 def _photographs(root: Path, how: str) -> DataSource:
@@ -75,6 +61,4 @@ def _photographs(root: Path, how: str) -> DataSource:
 
 
 def _drawn(workdir: Path, origin: str) -> DataSource:
-    from nutclf.data import drawn
-
     return DataSource(scan(drawn.ensure(workdir / "data")), "drawn", origin)

@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nutclf.audit.findings import audit_files
-from nutclf.data.duplicates import inspect
+from nutclf.audit.images import audit_files
 from nutclf.data.folder import IMAGE_EXTENSIONS, scan
 
 
@@ -19,12 +19,11 @@ def spoiled(nuts, tmp_path):
 
 
 def audit(root):
-    data = scan(root)
-    return audit_files(data, inspect(data), side=96)
+    return audit_files(scan(root), side=96)
 
 
 def found(findings):
-    return {finding.path: finding.what for finding in findings}
+    return {finding["path"]: finding["what"] for finding in findings}
 
 
 def noise(width=96, height=96):
@@ -35,7 +34,7 @@ def noise(width=96, height=96):
 def test_images_without_fault_give_no_finding(spoiled):
     clean = audit(spoiled)
     assert clean.n_images == 3 * (8 + 4 + 4)
-    assert (clean.unreadable, clean.mistyped, clean.odd, clean.pairs) == ((), (), (), ())
+    assert (clean.unreadable, clean.mistyped, clean.odd, clean.pairs) == ([], [], [], [])
     assert clean.leaks == {}
 
 
@@ -44,7 +43,7 @@ def test_a_broken_file_is_unreadable_and_nothing_else(spoiled):
     spoilt = audit(spoiled)
     assert list(found(spoilt.unreadable)) == ["train/pecans/0.png"]
     assert "HTML" in found(spoilt.unreadable)["train/pecans/0.png"]
-    assert (spoilt.mistyped, spoilt.odd) == ((), ())
+    assert (spoilt.mistyped, spoilt.odd) == ([], [])
 
 
 def test_a_jpeg_named_png_is_mistyped_and_every_name_that_is_read_says_a_format(spoiled):
@@ -63,15 +62,15 @@ def test_a_jpeg_named_png_is_mistyped_and_every_name_that_is_read_says_a_format(
 )
 def test_another_size_is_odd(spoiled, size, words):
     noise(*size).save(spoiled / "test/almonds/0.png")
-    odd = [finding for finding in audit(spoiled).odd if words in finding.what]
-    assert [finding.path for finding in odd] == ["test/almonds/0.png"]
+    odd = [finding for finding in audit(spoiled).odd if words in finding["what"]]
+    assert [finding["path"] for finding in odd] == ["test/almonds/0.png"]
 
 
 def test_where_sizes_differ_anyway_none_is_odd(spoiled):
     for number, path in enumerate(sorted(spoiled.rglob("*.png"))):
         with Image.open(path) as image:
             image.resize((100 + number, 100)).save(path)
-    assert audit(spoiled).odd == ()
+    assert audit(spoiled).odd == []
 
 
 def test_a_mode_and_a_rotation_are_odd(spoiled):
@@ -88,7 +87,7 @@ def test_a_mode_and_a_rotation_are_odd(spoiled):
 def test_the_record_is_json_and_holds_everything(spoiled):
     shutil.copy(spoiled / "train/pecans/0.png", spoiled / "test/walnuts/copy.png")
     (spoiled / "train/almonds/0.png").write_bytes(b"")
-    record = json.loads(json.dumps(audit(spoiled).record()))
+    record = json.loads(json.dumps(asdict(audit(spoiled))))
     (empty,) = record["unreadable"]
     assert empty == {"path": "train/almonds/0.png", "what": "it is empty (0 bytes)"}
     assert record["leaks"] == {"test/walnuts/copy.png": "train/pecans/0.png"}

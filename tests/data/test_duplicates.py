@@ -1,17 +1,15 @@
 """What a look at each file tells, pairs of files that show the same, and leaked test images."""
 
-import io
 import os
 import shutil
-from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from nutclf.data.duplicates import (
-    Header,
-    Seen,
+    SEEN,
     find_pairs,
     groups_of_like,
     inspect,
@@ -19,7 +17,6 @@ from nutclf.data.duplicates import (
     leaks_into_test,
     near_pairs,
     perceptual_hashes,
-    read_header,
 )
 from nutclf.data.folder import scan
 
@@ -61,14 +58,18 @@ def test_equal_bytes_and_chains_of_near_images_make_one_group_named_by_its_first
 # A look at each file
 
 
+def header_of(file):
+    return tuple(getattr(file, name) for name in SEEN[:5])
+
+
 def test_every_file_is_seen_with_its_folders_and_its_digest(tree):
     data = scan(tree)
-    files = {file.path: file for file in inspect(data)}
-    assert list(files) == list(data.files["path"])
-    one = files["test/walnuts/0.png"]
+    files = inspect(data)
+    assert files["path"].tolist() == data.files["path"].tolist()
+    (one,) = files[files["path"] == "test/walnuts/0.png"].itertuples()
     assert (one.split, one.label, one.problem) == ("test", "walnuts", "")
     assert one.sha256 == data.split("test")["sha256"][1]
-    assert one.header == Header("PNG", 8, 8, "RGB", 1)
+    assert header_of(one) == ("PNG", 8, 8, "RGB", 1)
     assert one.likeness.shape == (256,)
 
 
@@ -77,23 +78,23 @@ def test_broken_files_have_a_problem_and_a_header_where_it_is_whole(tree):
     html.write_text("<html>404</html>")
     picture(200).save(cut)
     cut.write_bytes(cut.read_bytes()[:500])
-    first, second = inspect(scan(tree))[:2]
+    first, second = inspect(scan(tree))[:2].itertuples()
     assert "HTML" in first.problem
-    assert (first.header, first.likeness) == (None, None)
+    assert (header_of(first), first.likeness) == (("", 0, 0, "", 1), None)
     assert second.problem.startswith("it cannot be decoded")
-    assert (second.header, second.likeness) == (Header("PNG", 200, 200, "RGB", 1), None)
+    assert (header_of(second), second.likeness) == (("PNG", 200, 200, "RGB", 1), None)
 
 
 @pytest.mark.parametrize(("written", "told"), [(6, 6), (1, 1), (0, 1), (9, 1)])
-def test_the_content_tells_the_format_and_an_orientation_that_makes_sense(tmp_path, written, told):
+def test_the_content_tells_the_format_and_an_orientation_that_makes_sense(tree, written, told):
     exif = Image.Exif()
     exif[0x0112] = written
-    picture().save(tmp_path / "turned.png", format="JPEG", exif=exif)
-    content = (tmp_path / "turned.png").read_bytes()
-    assert read_header(content) == Header("JPEG", 40, 40, "RGB", told)
-    pictures = io.BytesIO()
-    picture().save(pictures, "MPO", exif=exif, save_all=True, append_images=[picture()])
-    assert read_header(pictures.getvalue()).format == "JPEG"
+    one, several = tree / "train/almonds/0.png", tree / "train/almonds/1.png"
+    picture().save(one, format="JPEG", exif=exif)
+    picture().save(several, "MPO", exif=exif, save_all=True, append_images=[picture()])
+    first, second = inspect(scan(tree))[:2].itertuples()
+    assert header_of(first) == ("JPEG", 40, 40, "RGB", told)
+    assert second.format == "JPEG"
 
 
 # Pairs
@@ -105,25 +106,29 @@ def seen(path, bits=(), sha256=None, problem=""):
     likeness[list(bits)] ^= True
     split, label, _ = path.split("/")
     likeness = None if problem else likeness
-    header = Header("PNG", 224, 224, "RGB", 1)
-    return Seen(path, split, label, sha256 or path, header, problem, likeness)
+    sha256 = path if sha256 is None else sha256
+    facts = {"path": path, "split": split, "label": label, "sha256": sha256}
+    return facts | {"problem": problem, "likeness": likeness}
 
 
 def far(path, seed):
     """A file that looks like no other, except one from the same seed."""
     file = seen(path)
-    return replace(file, likeness=np.random.default_rng(seed).permutation(file.likeness))
+    return file | {"likeness": np.random.default_rng(seed).permutation(file["likeness"])}
+
+
+def pairs_of(*files):
+    return find_pairs(pd.DataFrame(list(files)))
 
 
 def test_equal_bytes_come_first_then_the_fewest_bits():
-    files = [
+    pairs = pairs_of(
         seen("train/a/0.png"),
         seen("train/a/1.png", bits=range(9)),
         seen("valid/b/0.png", bits=range(2)),
         far("valid/a/7.png", 1),
         seen("test/a/0.png", sha256="train/a/0.png"),
-    ]
-    pairs = find_pairs(files)
+    )
     assert [(pair.first, pair.second, pair.equal_bytes, pair.bits) for pair in pairs[:3]] == [
         ("train/a/0.png", "test/a/0.png", True, 0),
         ("train/a/0.png", "valid/b/0.png", False, 2),
@@ -135,9 +140,9 @@ def test_equal_bytes_come_first_then_the_fewest_bits():
 
 def test_a_pair_knows_whether_it_crosses_splits_or_labels():
     same, splits, labels = (
-        find_pairs([seen("train/a/0.png"), seen("train/a/1.png", sha256="train/a/0.png")])
-        + find_pairs([seen("train/a/0.png"), seen("valid/a/1.png", bits=[3])])
-        + find_pairs([seen("train/a/0.png"), seen("train/b/1.png", bits=[3])])
+        pairs_of(seen("train/a/0.png"), seen("train/a/1.png", sha256="train/a/0.png"))
+        + pairs_of(seen("train/a/0.png"), seen("valid/a/1.png", bits=[3]))
+        + pairs_of(seen("train/a/0.png"), seen("train/b/1.png", bits=[3]))
     )
     assert (same.across_splits, same.labels_disagree) == (False, False)
     assert (splits.across_splits, splits.labels_disagree) == (True, False)
@@ -146,7 +151,7 @@ def test_a_pair_knows_whether_it_crosses_splits_or_labels():
 
 
 def test_a_leak_is_a_test_image_that_another_split_has_and_its_likest_copy_is_named():
-    files = [
+    pairs = pairs_of(
         seen("train/a/0.png", bits=range(5)),
         seen("train/a/1.png", bits=range(3)),
         far("valid/a/0.png", 1),
@@ -154,8 +159,8 @@ def test_a_leak_is_a_test_image_that_another_split_has_and_its_likest_copy_is_na
         seen("test/a/1.png", bits=[200]),
         far("test/a/2.png", 2),
         far("test/a/3.png", 2),  # like its neighbour, which is no leak
-    ]
-    assert leaks_into_test(find_pairs(files)) == {
+    )
+    assert leaks_into_test(pairs) == {
         "test/a/0.png": "train/a/1.png",
         "test/a/1.png": "train/a/1.png",
     }
@@ -163,8 +168,8 @@ def test_a_leak_is_a_test_image_that_another_split_has_and_its_likest_copy_is_na
 
 def test_broken_files_can_be_equal_but_are_never_near():
     html = [seen(f"train/a/{i}.png", sha256="same", problem="it is HTML") for i in range(2)]
-    unread = [Seen(f"train/a/{i}.png", "train", "a", "", None, "gone", None) for i in range(2, 4)]
-    (pair,) = find_pairs([*html, *unread])
+    unread = [seen(f"train/a/{i}.png", sha256="", problem="gone") for i in range(2, 4)]
+    (pair,) = pairs_of(*html, *unread)
     assert pair.equal_bytes
 
 

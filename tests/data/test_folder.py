@@ -244,13 +244,6 @@ def test_each_row_of_a_split_is_the_image_of_its_path(tree):
     assert split.paths == data.split("train")["path"].tolist()
     assert split.keys == data.split("train")["sha256"].tolist()
     assert split.unreadable == ()
-    taken = split.take([3, 0])
-    np.testing.assert_array_equal(taken.pixels[:, 0, 0], [colours[3], colours[0]])
-    assert taken.labels.tolist() == [1, 0]
-    assert (taken.paths, taken.keys) == (
-        [split.paths[3], split.paths[0]],
-        [split.keys[3], split.keys[0]],
-    )
 
 
 def test_what_cannot_be_read_is_left_out_and_told(tree):

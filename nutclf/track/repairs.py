@@ -1,10 +1,9 @@
 """What kills, moves and deletions leave wrong in MLflow's records and files, and how to mend it."""
 
-import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from nutclf.track.store import Store, made_aside, sqlite_file
 
 _BUSY_S = 60.0
+_ID = "[0-9a-f]" * 32  # a run's, as `Path.glob` takes it
 
 
 @dataclass(frozen=True)
@@ -28,39 +28,28 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-      kind: a word for it: schema, moved, running, alias, orphan, features.
-      what: what is wrong, for a person, without a full stop.
+      kind, what: a word for it, and the thing in words, without a full stop.
       repair: mends it, and returns what it did, likewise; None where a person has to.
+      changes: address of the database that the repair changes: it is to be copied before.
     """
 
     kind: str
     what: str
     repair: Callable[[], str] | None = None
+    changes: str = ""
 
 
-class Backups:
-    """Copies SQLite files before they are changed, each once, into `backups/<time>/` of the store.
-
-    Args:
-      folder: of the store.
-      say: gets a line a copy.
-    """
-
-    def __init__(self, folder: Path, say: Callable[[str], None]):
-        self._folder = folder / "backups" / time.strftime("%Y-%m-%d_%H%M%S")
-        self._say = say
-
-    def before_changing(self, url: str) -> None:
-        """Copies the database at an address; a server's is for whoever runs it to copy."""
-        database = filled_database(url)
-        if database and not (copy := self._folder / database.name).exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            copy_database(database, copy)
-            self._say(f"copied {database.name} to {copy} before changing it")
+def back_up(url: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Copies the SQLite file at an address, once; a server's is for whoever runs it to copy."""
+    database = filled_database(url)
+    if database and not (copy := folder / database.name).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy_database(database, copy)
+        say(f"copied {database.name} to {copy} before changing it")
 
 
-def copy_database(database: Path, to: Path) -> None:
-    """Copies a database in SQLite's own way: a plain copy of one that is in use is torn."""
+def _copy_database(database: Path, to: Path) -> None:
+    """Copies in SQLite's own way: a plain copy of a database that is in use is torn."""
     with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(to)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode=DELETE")  # one file, whatever is opened beside it
@@ -73,10 +62,7 @@ def filled_database(url: str) -> Path | None:
 
 
 def revision(database: Path) -> str | None:
-    """Which schema a database says it has; None where it does not say.
-
-    Read without MLflow and Optuna: both may change an older database that they open.
-    """
+    """Which schema a database says it has, read without MLflow and Optuna, which may change it."""
     with closing(sqlite3.connect(database)) as connection:
         if "alembic_version" not in _tables(connection):
             return None
@@ -84,7 +70,12 @@ def revision(database: Path) -> str | None:
         return row[0] if row else None
 
 
-def find_old_schema(store: Store, backups: Backups) -> list[Finding]:
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {row[0] for row in rows.fetchall()}
+
+
+def find_old_schema(store: Store) -> list[Finding]:
     """Whether MLflow's tables are those of another version, or were left half made."""
     database = filled_database(store.tracking_uri)
     if database is None:
@@ -101,23 +92,17 @@ def find_old_schema(store: Store, backups: Backups) -> list[Finding]:
     if empty and found in known:
         # Migrations that were killed do not go on: "table already exists", "duplicate column".
         what = "MLflow's tables are old or half made, and without a record"
-        return [Finding("schema", what, partial(_make_anew, store, backups))]
-    return [schema_finding("MLflow", found, found in known, partial(_upgrade, store, backups))]
+        return [Finding("schema", what, partial(_make_anew, store), store.tracking_uri)]
+    repair = partial(_upgrade, store) if found in known else None
+    return [schema_finding("MLflow", found, repair, store.tracking_uri)]
 
 
 def schema_finding(
-    library: str, found: str | None, known: bool, upgrade: Callable[[], str]
+    library: str, found: str | None, upgrade: Callable[[], str] | None, url: str
 ) -> Finding:
     """What to say of a database whose schema is not that of the installed library."""
-    what = f"{library}'s database has the schema {found}"
-    if not known:
-        return Finding("schema", f"{what} of a newer {library} than requirements.txt names")
-    return Finding("schema", f"{what}, an older one", upgrade)
-
-
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    return {row[0] for row in rows.fetchall()}
+    of = "an older one" if upgrade else f"of a newer {library} than requirements.txt names"
+    return Finding("schema", f"{library}'s database has the schema {found}, {of}", upgrade, url)
 
 
 def _has_records(connection: sqlite3.Connection, tables: set[str]) -> bool:
@@ -126,70 +111,66 @@ def _has_records(connection: sqlite3.Connection, tables: set[str]) -> bool:
     return any(connection.execute(query).fetchone() for query in queries)
 
 
-def _make_anew(store: Store, backups: Backups) -> str:
-    backups.before_changing(store.tracking_uri)
+def _make_anew(store: Store) -> str:
     with store.lock(), made_aside(sqlite_file(store.tracking_uri)) as url:
         store.make_tables(url)
     return "MLflow's tables are made anew"
 
 
-def _upgrade(store: Store, backups: Backups) -> str:
-    backups.before_changing(store.tracking_uri)
+def _upgrade(store: Store) -> str:
     database = sqlite_file(store.tracking_uri)
     with store.lock(), made_aside(database) as url:  # ended half-way, it has changed nothing
-        copy_database(database, sqlite_file(url))
+        _copy_database(database, sqlite_file(url))
         mlflow.db.upgrade.callback(url)  # what `mlflow db upgrade` runs
     return f"MLflow's database has the schema {revision(database)} now"
 
 
-def find_moved(store: Store, backups: Backups) -> list[Finding]:
+def find_moved(store: Store) -> list[Finding]:
     """Old places of this store that the absolute addresses in its records still lead to."""
-    database = filled_database(store.tracking_uri)
-    if database is None:
-        return []
-    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
-        roots = _old_roots(connection, store.artifact_root)
-    found = []
-    for root, prefixes in sorted(roots.items()):
+    found, here = [], store.artifact_root
+    for root, prefixes in sorted(_old_roots(store).items()):
         what = f"addresses in its records lead to {root}, and the store is in {store.folder}"
-        repair = partial(_bring_home, store, backups, root, prefixes)
-        if root.exists() and not store.artifact_root.exists():
+        repair = partial(_bring_home, store, root, prefixes)
+        if root.exists() and not here.exists():
             what, repair = f"{what}; put that folder beside the database, too", None
-        found.append(Finding("moved", what, repair))
+        found.append(Finding("moved", what, repair, store.tracking_uri))
     return found
 
 
-def local_folder(uri: str | None) -> Path | None:
+def _old_roots(store: Store) -> dict[Path, set[str]]:
+    """Folders of artifacts elsewhere, laid out as ours, <store>/artifacts/<experiment>.
+
+    Each with the ways in which addresses below it begin, a slash at their end.
+    """
+    found: dict[Path, set[str]] = {}
+    if (database := filled_database(store.tracking_uri)) is None:
+        return found
+    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
+        rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    for name, location in rows:
+        folder = _local_folder(location)
+        if folder is None or folder.name != name or folder.parent.name != store.artifact_root.name:
+            continue
+        # A link left at the old place leads here: nothing is wrong.
+        if folder.parent.resolve() != store.artifact_root:
+            starts = {location.rpartition("/")[0], folder.parent.as_uri(), str(folder.parent)}
+            found.setdefault(folder.parent, set()).update(f"{start}/" for start in starts)
+    return found
+
+
+def _local_folder(uri: str | None) -> Path | None:
     """The folder that an artifact address means; None when it is on no disk of this machine."""
     if not uri or urlparse(uri).scheme not in ("", "file"):
         return None
     return Path(local_file_uri_to_path(uri))
 
 
-def _old_roots(connection: sqlite3.Connection, here: Path) -> dict[Path, set[str]]:
-    """Folders of artifacts elsewhere, laid out as ours, <store>/artifacts/<experiment>.
-
-    Each with the ways in which addresses below it begin, a slash at their end.
-    """
-    found: dict[Path, set[str]] = {}
-    for name, location in connection.execute("SELECT name, artifact_location FROM experiments"):
-        folder = local_folder(location)
-        if folder is None or folder.name != name or folder.parent.name != here.name:
-            continue
-        # A link left at the old place leads here: nothing is wrong.
-        if folder.parent.resolve() != here:
-            starts = {location.rpartition("/")[0], folder.parent.as_uri(), str(folder.parent)}
-            found.setdefault(folder.parent, set()).update(f"{start}/" for start in starts)
-    return found
-
-
-def _bring_home(store: Store, backups: Backups, root: Path, prefixes: set[str]) -> str:
-    backups.before_changing(store.tracking_uri)
+def _bring_home(store: Store, root: Path, prefixes: set[str]) -> str:
     database, here = filled_database(store.tracking_uri), store.artifact_root
     with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
         brought = _copy_missing(connection, root, here)
         with connection:  # one transaction
-            count = _rewrite(connection, prefixes, here)
+            count = sum(_rewrite(connection, prefix, here) for prefix in prefixes)
     left_there = f"; {brought} folders that were only there are copied" if brought else ""
     return f"{count} addresses lead to {here} now{left_there}"
 
@@ -198,30 +179,25 @@ def _copy_missing(connection: sqlite3.Connection, root: Path, here: Path) -> int
     """Copies what records name and only the old place has, as runs after a move leave it."""
     rows = connection.execute(
         "SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM logged_models"
-    ).fetchall()
-    folders = {folder for (uri,) in rows if (folder := local_folder(uri))}
-    brought = 0
-    for folder in folders:
-        if folder.is_relative_to(root) and folder.is_dir():
-            target = here / folder.relative_to(root)
-            if not target.exists():
-                shutil.copytree(folder, target)
-                brought += 1
-    return brought
+    )
+    folders = {folder for (uri,) in rows.fetchall() if (folder := _local_folder(uri))}
+    below = [folder for folder in folders if folder.is_relative_to(root) and folder.is_dir()]
+    targets = {folder: here / folder.relative_to(root) for folder in below}
+    missing = {folder: target for folder, target in targets.items() if not target.exists()}
+    for folder, target in missing.items():
+        shutil.copytree(folder, target)
+    return len(missing)
 
 
-def _rewrite(connection: sqlite3.Connection, prefixes: set[str], here: Path) -> int:
+def _rewrite(connection: sqlite3.Connection, prefix: str, here: Path) -> int:
     """Changes every value that begins with the old place, in whatever column it is.
 
     A value that names it further in, such as a traceback, is history and stays.
     """
-    total = 0
+    now, total = f"{here.as_uri() if prefix.startswith('file:') else here}/", 0
     for table in _tables(connection):
         for _, column, kind, *_ in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
-            if not kind.upper().startswith(("VARCHAR", "TEXT")):
-                continue
-            for prefix in prefixes:
-                now = f"{here.as_uri() if prefix.startswith('file:') else here}/"
+            if kind.upper().startswith(("VARCHAR", "TEXT")):
                 total += connection.execute(
                     f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '
                     f'WHERE substr("{column}", 1, ?) = ?',
@@ -230,14 +206,15 @@ def _rewrite(connection: sqlite3.Connection, prefixes: set[str], here: Path) -> 
     return total
 
 
-def find_dangling_aliases(store: Store, backups: Backups) -> list[Finding]:
+def find_dangling_aliases(store: Store) -> list[Finding]:
     """Aliases that lead to no model that can be opened: a version or its files are gone."""
     client = store.client()
     return [
         Finding(
             "alias",
             f"{model.name}@{alias} points at version {version}, {reason}",
-            partial(_remove_alias, store, backups, model.name, alias),
+            partial(_remove_alias, client, model.name, alias),
+            store.tracking_uri,
         )
         for model in client.search_registered_models(max_results=1000)
         for alias, version in model.aliases.items()
@@ -247,7 +224,7 @@ def find_dangling_aliases(store: Store, backups: Backups) -> list[Finding]:
 
 def _why_nowhere(client: MlflowClient, name: str, version: str) -> str | None:
     try:
-        folder = local_folder(client.get_model_version_download_uri(name, version))
+        folder = _local_folder(client.get_model_version_download_uri(name, version))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return "which was deleted"
@@ -258,14 +235,12 @@ def _why_nowhere(client: MlflowClient, name: str, version: str) -> str | None:
     if not description.is_file():
         return "whose files are gone"
     of_keras = "keras_version:" in description.read_text(encoding="utf-8")
-    if of_keras and not (folder / "data" / "model.keras").is_file():
-        return "whose network is gone"
-    return None
+    gone = of_keras and not (folder / "data" / "model.keras").is_file()
+    return "whose network is gone" if gone else None
 
 
-def _remove_alias(store: Store, backups: Backups, name: str, alias: str) -> str:
-    backups.before_changing(store.tracking_uri)
-    store.client().delete_registered_model_alias(name, alias)
+def _remove_alias(client: MlflowClient, name: str, alias: str) -> str:
+    client.delete_registered_model_alias(name, alias)
     return (
         f"{name}@{alias} is removed; `make promote` with the STUDY and DATA of a sweep chooses "
         "anew; a study whose best model has lost its files needs a sweep under another NAME"
@@ -280,8 +255,9 @@ def find_orphans(store: Store) -> list[Finding]:
     database = filled_database(store.tracking_uri)
     if database is None or database.resolve() != store.folder / "mlflow.db":
         return []
-    # In this order: a run is recorded before its folder is made.
-    folders = sorted(_run_and_model_folders(store.artifact_root))
+    # Folders first: a run is recorded before its folder is made.
+    root = store.artifact_root
+    folders = sorted([*root.glob(f"*/{_ID}"), *root.glob(f"*/models/m-{_ID}")])
     with closing(sqlite3.connect(database)) as connection:
         known = connection.execute(
             "SELECT run_uuid FROM runs UNION SELECT model_id FROM logged_models"
@@ -293,15 +269,6 @@ def find_orphans(store: Store) -> list[Finding]:
             what = f"{folder.relative_to(store.folder)} ({megabytes:.1f} MB) is in no record"
             found.append(Finding("orphan", what, partial(_move_out, store, folder)))
     return found
-
-
-def _run_and_model_folders(root: Path) -> Iterator[Path]:
-    for path in root.glob("*/*"):
-        if re.fullmatch(r"[0-9a-f]{32}", path.name):
-            yield path
-    for path in root.glob("*/models/m-*"):
-        if re.fullmatch(r"m-[0-9a-f]{32}", path.name):
-            yield path
 
 
 def _move_out(store: Store, folder: Path) -> str:

@@ -1,11 +1,12 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, BACKBONE, TRIALS, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX, TO, OUT.
+# What a person sets: STUDY, NAME, BACKBONE, TRIALS, TIMEOUT, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX, TO, OUT.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
 NAME ?=
 BACKBONE ?= mobilenetv2
-TRIALS ?= 20
+TRIALS ?=
+TIMEOUT ?=
 DATA ?= auto
 STORE ?= mlruns
 WEIGHTS ?= pretrained
@@ -30,8 +31,8 @@ GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS DATA WORKERS STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' --trials '$(TRIALS)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)'
+sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS STORE]
+	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)'
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
 	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --force '$(FORCE)'

@@ -17,6 +17,7 @@ from nutclf.process import hear_signals_once, quiet, seed_everything
 WORKDIR = Path(__file__).parents[1]
 FEATURES = WORKDIR / ".cache" / "features"
 _FEATURE_BUDGET_BYTES = int(20e9)
+_TRIALS = {"photographs": 20, "drawn": 12}
 _INTERRUPTED = 130  # exit code; typer swallows Ctrl-C and returns this instead
 
 app = typer.Typer(
@@ -57,8 +58,9 @@ def sweep(
     study: StudyOption = "mobilenetv2",
     name: NameOption = "",
     trials: Annotated[
-        int, typer.Option(min=1, help="Trials of the study in all, complete or pruned.")
-    ] = 20,
+        int | None,
+        typer.Option(min=1, help="Trials in all, complete or pruned: 20, of drawings 12."),
+    ] = None,
     timeout: Annotated[
         str, typer.Option(help="Minutes after which no new fit begins; also 10m, 1h.")
     ] = "",
@@ -76,29 +78,21 @@ def sweep(
     from nutclf.search.explain import explain
 
     config, source = _open_study_on_data(study, name, data, objective)
-    records, features = _open_store(store), _open_features()
+    records, model = _open_store(store), _experiment(source)
+    trials = trials or _TRIALS[source.kind]
+    limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
     engine = LocalProcesses(workers, _say)
     try:
-        run_sweep(
-            config,
-            source,
-            records,
-            features,
-            engine,
-            _say,
-            n_trials=trials,
-            timeout_s=timeout_s,
-            weights=weights,
-        )
+        run_sweep(config, source, records, _open_features(), engine, _say, **limits)
     finally:
         engine.close()
     verdict = _promote_best(records, config, source)
-    explain(records, config, source, _say, _as_typed(study, name, trials, data, objective, weights))
+    typed = _as_typed(study, name, trials, data, objective, weights)
+    explain(records, config, source, _say, typed)
     _say("")
     _say(f"Look at it:   make ui{_store_hint(store)}")
-    model = _experiment(source)
-    hint = "" if model == "nutclf" else f" MODEL={model}"
-    _say(f"Use it:       make predict IMAGE=photo.jpg{hint}{_store_hint(store)}   ({verdict.uri})")
+    hint = _store_hint(store) + ("" if model == "nutclf" else f" MODEL={model}")
+    _say(f"Use it:       make predict IMAGE=photo.jpg{hint}   ({verdict.uri})")
 
 
 @app.command()
@@ -347,9 +341,11 @@ def load_study(study: str, name: str = ""):
 
 def _open_study_on_data(study: str, name: str, data: str, objective: str):
     """The study of experiments/ as it runs on the data that were found, and those data."""
+    from nutclf.model.backbones import find_spec
     from nutclf.search.driver import for_data, with_objective
 
     config = load_study(study, name)  # a misspelt name is told before any data are fetched
+    find_spec(config.backbone)
     source = _find_data(data)
     return with_objective(for_data(config, source.kind), objective), source
 
@@ -359,14 +355,12 @@ def _find_data(data: str):
     from nutclf.data.source import resolve
 
     source = resolve(data, environ=os.environ, workdir=WORKDIR)
+    lines = [source.origin]
     if source.kind == "drawn":
-        _say("=" * 100)
-    _say(source.origin)
-    if source.kind == "drawn":
-        _say(
-            "For photographs: make sweep DATA=folder, a folder with train/ valid/ test/ of classes."
-        )
-        _say("=" * 100)
+        hint = "For photographs: make sweep DATA=folder, with train/ valid/ test/ of class folders."
+        lines = ["=" * 100, source.origin, hint, "=" * 100]
+    for line in lines:
+        _say(line)
     for note in source.data.notes:
         _say(f"note: {note}")
     return source
@@ -434,11 +428,8 @@ def _store_hint(store: str) -> str:
 def _says_that_it_is_away(error: Exception) -> bool:
     """Whether an error of MLflow's client says that its server cannot be reached."""
     text = f"{type(error).__module__}: {error}"
-    return text.startswith("requests.") or any(
-        part in text
-        for part in ("failed with exception", "failed with timeout", "error code 502",
-                     "error code 503", "error code 504", "Max retries exceeded")
-    )  # fmt: skip
+    signs = "failed with exception|failed with timeout|Max retries|error code 50[234]"
+    return text.startswith("requests.") or re.search(signs, text) is not None
 
 
 def _say(line: str) -> None:

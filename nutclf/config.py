@@ -16,11 +16,16 @@ RANGES = ("dropout_rate", "epochs", "learning_rate")
 """What a space searches between two ends; all else is a choice."""
 
 COVERAGE = 0.95  # share of held-out images that a model answers; of the others it is "unsure"
+WARMUP_LEARNING_RATE = 1e-3  # of the head alone, Adam's default
 
 
 def _require(condition: bool, what: str, given: object, allowed: str) -> None:
     if not condition:
         raise UserError(f"{what} is {given!r}; allowed: {allowed}.")
+
+
+def _require_one_of(what: str, given: object, allowed: tuple[str, ...]) -> None:
+    _require(given in allowed, what, given, ", ".join(allowed))
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,6 @@ class Step:
 
 
 PLATEAU, STEP = Plateau(), Step()
-WARMUP_LEARNING_RATE = 1e-3  # of the head alone, Adam's default
 
 
 @dataclass(frozen=True)
@@ -75,22 +79,15 @@ class Recipe:
     batch_norm: str = "still"
 
     def __post_init__(self) -> None:
-        _require(self.n_unfrozen >= 0, "n_unfrozen", self.n_unfrozen, "0 or more layers")
-        _require(0 <= self.dropout_rate < 1, "dropout_rate", self.dropout_rate, "0 to below 1")
-        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
-        _require(
-            self.lr_schedule in SCHEDULES, "lr_schedule", self.lr_schedule, ", ".join(SCHEDULES)
-        )
+        _require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
+        _require_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
-        _require(
-            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 to below 1"
-        )
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(
-            self.batch_norm in BATCH_NORMS, "batch_norm", self.batch_norm, ", ".join(BATCH_NORMS)
-        )
+        for name in ("dropout_rate", "label_smoothing"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 to below 1")
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("n_unfrozen", "warmup_epochs", "weight_decay"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Objective:
     direction: str
 
     def __post_init__(self) -> None:
-        _require(self.direction in DIRECTIONS, "direction", self.direction, " or ".join(DIRECTIONS))
+        _require_one_of("direction", self.direction, DIRECTIONS)
 
     def better_than(self, a: float, b: float) -> bool:
         """Whether value `a` beats value `b`; equal values do not."""
@@ -153,9 +150,8 @@ class Objective:
         """
         if self.cross_validated:
             return True
-        metric = self.by_epoch
-        if metric != "valid_loss" and a[metric] != b[metric]:
-            return self.better_than(a[metric], b[metric])
+        if a[self.by_epoch] != b[self.by_epoch]:
+            return self.better_than(a[self.by_epoch], b[self.by_epoch])
         return a["valid_loss"] < b["valid_loss"]
 
 
@@ -168,16 +164,10 @@ OBJECTIVES = {
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a study searches. Pairs are ranges, both ends included; longer tuples are choices.
+    """What a study searches: fields of `Recipe`.
 
-    Attributes:
-      n_unfrozen: depths, counted from the backbone's output end, that differ in what trains.
-      dropout_rate: range, uniform.
-      epochs: range of integers.
-      lr_schedule: choices among `SCHEDULES`.
-      learning_rate: range, log-uniform.
-      batch_size, warmup_epochs, label_smoothing, weight_decay, batch_norm: choices; a single one is
-        not searched.
+    Those in `RANGES` are pairs, both ends included (epochs are integers, the learning rate is drawn
+    log-uniformly); the others are choices, and a single choice is not searched.
     """
 
     n_unfrozen: tuple[int, ...]
@@ -213,19 +203,18 @@ class StudyConfig:
     """One study: what is searched, on which network, for what, from which seed.
 
     Attributes:
-      name: of the study; with the data's fingerprint it names the Optuna study.
+      name: of the study, in Optuna and MLflow.
       backbone: a name known to `nutclf.model.backbones`.
-      space: what is searched.
-      objective: what is optimised.
+      space, objective: what is searched, and what for.
       baseline: trial 0, always; the published recipe unless said otherwise.
       augmentation: how views are drawn.
       n_views: augmented views of each training image; None is one for each epoch of the longest
         training. Epoch e sees view e mod n_views.
       n_folds: of the cross-validation.
       seed: everything random in the study follows from it.
-      image_size: side of the network's input, pixels; None is the network's own.
       feature_dtype: how features are kept on disk: "float32", with which a cached trial is the
         uncached one, or "float16": half of the disk, losses of deep fits change by up to 0.06.
+      image_size: side of the network's input, pixels; None is the network's own.
     """
 
     name: str
@@ -241,22 +230,11 @@ class StudyConfig:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            self.image_size is None or self.image_size >= 32,
-            "image_size",
-            self.image_size,
-            "32 or more pixels, or None",
-        )
-        _require(
-            self.n_views is None or self.n_views >= 1, "n_views", self.n_views, "1 or more, or None"
-        )
         _require(self.n_folds >= 2, "n_folds", self.n_folds, "2 or more")
-        _require(
-            self.feature_dtype in ("float16", "float32"),
-            "feature_dtype",
-            self.feature_dtype,
-            "float16, float32",
-        )
+        _require_one_of("feature_dtype", self.feature_dtype, ("float16", "float32"))
+        n_views, size = self.n_views, self.image_size
+        _require(n_views is None or n_views >= 1, "n_views", n_views, "1 or more, or None")
+        _require(size is None or size >= 32, "image_size", size, "32 pixels or more, or None")
 
     @property
     def views(self) -> int:

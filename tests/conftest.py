@@ -136,6 +136,21 @@ def tiny_backbone(tiny_spec):
 
 
 @pytest.fixture(scope="session")
+def lively():
+    """MobileNetV2 at 96 pixels with the shipped weights: its outputs are of order 1.
+
+    A freshly drawn network puts out 1e-11 for every image: any two of its results are close.
+    """
+    from nutclf.model.backbones import Backbone, find_spec, weights_digest
+    from nutclf.model.packed import SHIPPED, load_packed
+
+    spec = find_spec("mobilenetv2", 96)
+    model = spec.build()
+    load_packed(model, SHIPPED)
+    return Backbone(spec, model, "shipped", weights_digest(model))
+
+
+@pytest.fixture(scope="session")
 def features(tmp_path_factory):
     """A feature store that all tests share, as all trials do."""
     from nutclf.train.feature_store import FeatureStore
@@ -455,7 +470,8 @@ def checkout(tmp_path_factory) -> Path:
     (root / "experiments").mkdir()
     for name, backbone in (("quick", "mobilenetv2"), ("unknown", "resnet50")):
         (root / "experiments" / f"{name}.py").write_text(_QUICK.format(name=name, net=backbone))
-    shutil.copy(REPO / "experiments" / "mobilenetv2.py", root / "experiments")
+    for name in ("mobilenetv2", "densenet169"):
+        shutil.copy(REPO / "experiments" / f"{name}.py", root / "experiments")
     return root
 
 

@@ -13,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
+from nutclf.cli import seconds_of
 from nutclf.track.store import Store
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -116,7 +117,7 @@ def test_an_unknown_study(refused, nuts):
     for verb in ("sweep", "promote"):
         sentence = refused(verb, "--study", "nothing", "--data", nuts)
         assert "'nothing'" in sentence
-        assert "mobilenetv2, quick" in sentence
+        assert "densenet169, mobilenetv2, quick" in sentence
 
 
 def test_an_unknown_backbone(refused, nuts):
@@ -145,12 +146,13 @@ def test_a_file_store(refused, nuts):
 
 
 def test_weights_of_another_network(refused, nuts, tmp_path):
-    from nutclf.model.backbones import find_spec
+    import keras
 
-    other, wanted = find_spec("mobilenetv2-drawn"), find_spec("mobilenetv2")
-    other.build().save_weights(tmp_path / wanted.weights_file)
+    other = keras.applications.MobileNetV2(alpha=0.35, include_top=False, weights=None)
+    file = tmp_path / "mobilenet_v2_1.0_224_no_top.weights.h5"
+    other.save_weights(file)
     sentence = refused("sweep", "--data", nuts, NUTCLF_WEIGHTS=tmp_path)
-    assert wanted.weights_file in sentence
+    assert file.name in sentence
     assert "MobileNetV2" in sentence
 
 
@@ -160,10 +162,22 @@ def test_a_folder_of_weights_that_is_not_there(refused, nuts, tmp_path):
 
 def test_no_weights_and_no_network(refused, nuts):
     started = time.monotonic()
-    sentence = refused("sweep", "--data", nuts)
+    sentence = refused("sweep", "--study", "densenet169", "--data", nuts)
     assert time.monotonic() - started < 60
-    assert "No weights for mobilenetv2" in sentence
+    assert "No weights for densenet169" in sentence
     assert "NUTCLF_WEIGHTS" in sentence
+
+
+@pytest.mark.parametrize("timeout", ["abc", "0", "-5", "1d"])
+def test_a_timeout_that_is_none(refused, nuts, timeout):
+    sentence = refused("sweep", *QUICK, "--data", nuts, f"--timeout={timeout}")
+    assert repr(timeout) in sentence
+    assert "10m" in sentence
+
+
+def test_the_ways_to_write_a_timeout():
+    written = [seconds_of(text) for text in ("", "30", "10m", "1.5 min", "1h")]
+    assert written == [None, 1800, 600, 90, 3600]
 
 
 def test_predict_of_a_missing_file(refused, tmp_path):
@@ -245,8 +259,7 @@ def test_a_sweep_writes_into_its_store_only(swept, checkout):
     assert sorted(path.name for path in checkout.iterdir()) == [".cache", "experiments", "nutclf"]
     # A killed process leaves a database's own logs beside it.
     names = {path.name.split(".db-")[0] for path in swept[0].folder.iterdir()} - {"mlflow"}
-    locks = {"store.lock", "claims.lock", "seeds.lock", "workers"}
-    assert names == {"artifacts", "mlflow.db", "optuna.db"} | locks
+    assert names == {"artifacts", "locks", "mlflow.db", "optuna.db"}
 
 
 def test_the_same_sweep_again_adds_nothing(cli, copy, nuts):
@@ -351,8 +364,9 @@ def test_a_signal_ends_a_sweep_and_keeps_what_is_finished(
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert last_words in errors
-    finished, stopped = copy.trials
-    assert (finished.state.name, stopped.state.name) == ("COMPLETE", "FAIL")
+    finished, stopped, queued = copy.trials
+    states = (finished.state.name, stopped.state.name, queued.state.name)
+    assert states == ("COMPLETE", "FAIL", "WAITING")
     assert stopped.user_attrs["reason"] == "interrupted"
     kept, closed = copy.of_trials
     assert (kept.info.status, closed.info.status) == ("FINISHED", "FAILED")

@@ -63,10 +63,10 @@ class ThisProcess:
         return future
 
     def wait(self) -> None:
-        """There is nothing to wait for."""
+        pass
 
     def close(self) -> None:
-        """There is nothing to end."""
+        pass
 
 
 @dataclass

@@ -38,12 +38,10 @@ def open_study(
     """Opens the study called `config.name`, or makes it with the baseline as its trial 0.
 
     A search space that only gained choices, or a parameter whose default is the old behaviour, is
-    taken over: the old trials stay, under their numbers. To be called by the holder of the study's
-    lock.
+    taken over: the old trials stay, under their numbers. Only the holder of the study's lock may
+    call this.
 
     Args:
-      store: says where.
-      config: of the study.
       facts: what else results depend on: fingerprint of the data, digest of the weights.
 
     Returns:
@@ -58,7 +56,7 @@ def open_study(
         database = Path(store.optuna_url.removeprefix(_SQLITE))
         with store.lock():
             make_whole(database, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
-    storage = open_storage(store)
+    storage = open_storage(store.optuna_url)
     _finish_widening(storage, config)
     study = optuna.create_study(
         storage=storage,
@@ -94,18 +92,14 @@ def stored_digest(store: Store, name: str) -> str | None:
 
 
 def find_study(store: Store, name: str) -> optuna.Study:
-    """A study that is there, to be read only.
-
-    Raises:
-      KeyError: there is none of this name.
-    """
-    return optuna.load_study(study_name=name, storage=open_storage(store))
+    """A study to be read only. Raises `KeyError` where there is none of this name."""
+    return optuna.load_study(study_name=name, storage=open_storage(store.optuna_url))
 
 
-def open_storage(store: Store) -> optuna.storages.RDBStorage:
+def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
-    patient = {"connect_args": {"timeout": 60}} if store.optuna_url.startswith(_SQLITE) else None
-    return optuna.storages.RDBStorage(store.optuna_url, patient)
+    patient = {"connect_args": {"timeout": 60}} if url.startswith(_SQLITE) else None
+    return optuna.storages.RDBStorage(url, patient)
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
@@ -145,12 +139,8 @@ def queue_again(study: optuna.Study, trial: FrozenTrial, killed: bool) -> bool:
     """Queues the recipe of a trial that was cut off; whether it is queued.
 
     To be called before the trial is told to have failed: whoever dies in between leaves a trial
-    that still says RUNNING, and is not queued a second time.
-
-    Args:
-      study: of the trial.
-      trial: cut off.
-      killed: whether its driver died in it; that is forgiven `MAX_KILLS` times.
+    that still says RUNNING, and is not queued a second time. A driver `killed` in the trial is
+    forgiven `MAX_KILLS` times.
     """
     kills = trial.user_attrs.get(KILLS, 0) + killed
     # What was drawn, or what was queued to be drawn: the end may come before the drawing.

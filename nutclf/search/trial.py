@@ -3,7 +3,7 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,8 +45,7 @@ class OpenStudy:
     """What all trials of a study share.
 
     Attributes:
-      optuna: the study as Optuna knows it.
-      run: the study as MLflow knows it.
+      optuna, run: the study as Optuna and as MLflow know it.
       setting: of every job.
       data: what runs say of the data.
       image_size: side of the network's input, pixels.
@@ -88,10 +87,7 @@ class OpenStudy:
 
 @dataclass
 class Fits:
-    """The fits of one run: a trial's, or those of its recipe from another seed.
-
-    `steps` yields a job and is sent its result; `on_epoch` hears of the job that is out.
-    """
+    """The fits of one run: a trial's, or those of a recipe from another seed (no `trial`)."""
 
     study: OpenStudy
     run: Run
@@ -107,8 +103,7 @@ class Fits:
     def job(self, fold: int) -> FitJob:
         """The next fit."""
         self.fold, self.logged = fold, set()
-        config = self.study.config
-        may_stop = self.trial is not None and not config.objective.cross_validated
+        may_stop = self.trial is not None and not self.study.config.objective.cross_validated
         return FitJob(self.study.setting, self.recipe, self.seed, fold, may_stop)
 
     def on_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
@@ -119,18 +114,16 @@ class Fits:
         prefix = "" if self.fold == ALL else f"fold_{self.fold + 1}/"
         log_epochs(self.run, {epoch: figures}, prefix)
         objective = self.study.config.objective
-        if self.trial is None or objective.cross_validated:
-            return True
-        self.trial.report(figures[objective.by_epoch], epoch)
-        if self.trial.should_prune():
-            self.pruned = f"poorer than others after epoch {epoch}"
+        if self.trial is not None and not objective.cross_validated:
+            self.trial.report(figures[objective.by_epoch], epoch)
+            if self.trial.should_prune():
+                self.pruned = f"poorer than others after epoch {epoch}"
         return not self.pruned
 
     def done(self, result: FitResult) -> None:
         """Counts a fit, and logs the epochs whose message came too late."""
         for epoch, figures in enumerate(result.history.epochs, start=1):
-            if epoch not in self.logged:
-                self.on_epoch(epoch, figures)
+            self.on_epoch(epoch, figures)
         if not self.seconds_train:  # the first of its fits; they are all alike
             self.run.params(result.facts)
         self.seconds_features += result.seconds_features
@@ -144,8 +137,7 @@ Steps = Generator[Job, FitResult | Assembled, dict[str, float]]
 def trial_steps(fits: Fits) -> Steps:
     """A whole trial: cross-validated if the objective says so, then the model from all images.
 
-    Raises:
-      optuna.TrialPruned: it was stopped as poorer than others.
+    Raises `optuna.TrialPruned` where it was stopped as poorer than others.
     """
     study, metrics, out_of_fold = fits.study, {}, None
     if study.config.objective.cross_validated:
@@ -171,35 +163,30 @@ def seed_steps(fits: Fits) -> Steps:
 
 def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple[dict, pd.DataFrame]]:
     """Fits the recipe once a fold; each training image is judged by the fit that held it out."""
-    study = fits.study
-    rows = study.rows("train")
+    study, rows, classes = fits.study, fits.study.rows("train"), fits.study.setting.data.classes
     folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
-    y_prob = np.zeros((len(rows), len(study.setting.data.classes)), np.float32)
+    y_prob = np.zeros((len(rows), len(classes)), np.float32)
     accuracies, histories = [], []
     try:
         for fold in range(folds.max() + 1):
             result = yield fits.job(fold)
             fits.done(result)
             histories.append(result.history)
-            held_out = folds == fold
-            y_prob[held_out] = result.held_out
-            right = result.held_out.argmax(axis=1) == labels[held_out]
+            y_prob[folds == fold] = result.held_out
+            right = result.held_out.argmax(axis=1) == labels[folds == fold]
             accuracies.append(float(right.mean()))
-            _report_fold(fits.trial, fold, right)
+            if fits.trial is not None:
+                _report_fold(fits.trial, fold, right)
     except optuna.TrialPruned:
         log_mean_of_folds(fits.run, histories)
         raise
-    table = study.table("train", y_prob)
-    classes = study.setting.data.classes
-    metrics = log_cross_validation(fits.run, table, classes, accuracies)
     if fits.trial is None:
         log_mean_of_folds(fits.run, histories)
-    return metrics, table
+    table = study.table("train", y_prob)
+    return log_cross_validation(fits.run, table, classes, accuracies), table
 
 
-def _report_fold(trial: optuna.Trial | None, fold: int, right: np.ndarray) -> None:
-    if trial is None:
-        return
+def _report_fold(trial: optuna.Trial, fold: int, right: np.ndarray) -> None:
     blocks = np.array_split(right, min(BLOCKS_PER_FOLD, len(right)))
     for number, block in enumerate(blocks):
         trial.report(float(block.mean()), fold * BLOCKS_PER_FOLD + number)
@@ -209,15 +196,9 @@ def _report_fold(trial: optuna.Trial | None, fold: int, right: np.ndarray) -> No
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """How a trial ended: COMPLETE, PRUNED or FAIL, and a phrase for the progress line.
 
-    Attributes:
-      number: of the trial.
-      state: COMPLETE, PRUNED or FAIL.
-      value: of the objective; None unless COMPLETE.
-      summary: a phrase for the progress line.
-      seconds: of wall time.
-      rate: the value as a share of images; None where it is no share.
+    `value` is None unless COMPLETE; `rate` is the value where that is a share of images.
     """
 
     number: int
@@ -238,23 +219,23 @@ class LiveTrial:
 
     def __init__(self, study: OpenStudy, trial: optuna.Trial):
         self._study, self.trial, self._started = study, trial, time.perf_counter()
-        self.fits, self._steps, self.is_over = None, None, False
+        self.fits: Fits | None = None
+        self.is_over = False
 
     def begin(self) -> Job | Outcome:
         """Draws the recipe and opens the run; the first job, or how the trial ended already."""
+        return self._guarded(self._first_job)
 
-        def first() -> Job:
-            study, config = self._study, self._study.config
-            recipe = suggest(self.trial, config.space)
-            name = f"t{self.trial.number:03d} · {describe(recipe)}"
-            run = trial_run(study.run, name, self.trial.number, study.data.tags)
-            self.trial.set_user_attr(RUN_ID, run.run_id)
-            self.fits = Fits(study, run, recipe, config.seed, self.trial)
-            log_settings(run, config, recipe, study.data, config.seed)
-            self._steps = trial_steps(self.fits)
-            return next(self._steps)
-
-        return self._guarded(first)
+    def _first_job(self) -> Job:
+        study, config = self._study, self._study.config
+        recipe = suggest(self.trial, config.space)
+        name = f"t{self.trial.number:03d} · {describe(recipe)}"
+        run = trial_run(study.run, name, self.trial.number, study.data.tags)
+        self.trial.set_user_attr(RUN_ID, run.run_id)
+        self.fits = Fits(study, run, recipe, config.seed, self.trial)
+        log_settings(run, config, recipe, study.data, config.seed)
+        self._steps = trial_steps(self.fits)
+        return next(self._steps)
 
     def advance(self, result: FitResult | Assembled) -> Job | Outcome:
         """Takes a job's result; the next job, or how the trial ended."""
@@ -270,11 +251,10 @@ class LiveTrial:
         """Ends the trial without a result; its recipe is queued again, and it is not counted."""
         with signals_deferred():
             study = self._study.optuna
-            frozen = study.get_trials(deepcopy=False)[self.trial.number]
-            queue_again(study, frozen, killed=False)
+            queue_again(study, study.get_trials(deepcopy=False)[self.trial.number], killed=False)
             return self._close(TrialState.FAIL, reason=reason)
 
-    def _guarded(self, step) -> Job | Outcome:
+    def _guarded(self, step: Callable[[], Job]) -> Job | Outcome:
         try:
             return step()
         except StopIteration as end:
@@ -287,7 +267,10 @@ class LiveTrial:
             self.cut_off(str(error))
             raise
         except Exception as error:
-            self._keep_traceback(error)
+            # What broke the trial, a full disk say, may break this too; it is closed anyway.
+            with contextlib.suppress(Exception), self.fits.run.artifacts() as folder:
+                text = "".join(traceback.format_exception(error))
+                (folder / "traceback.txt").write_text(text, encoding="utf-8")
             return self._close(TrialState.FAIL, reason=f"{type(error).__name__}: {error}")
 
     def _close(
@@ -295,9 +278,14 @@ class LiveTrial:
     ) -> Outcome:
         """Optuna's record is the one that counts, so it is told first; the run follows it."""
         seconds, objective = time.perf_counter() - self._started, self._study.config.objective
-        value = metrics[objective.metric] if metrics else None
-        if value is not None:
-            self._log_time(seconds)
+        value, rate = None, None
+        if metrics:
+            value, fits = metrics[objective.metric], self.fits
+            spent = {"time_features_s": fits.seconds_features, "time_train_s": fits.seconds_train}
+            fits.run.metrics(spent | {"time_overhead_s": seconds - sum(spent.values())})
+            if objective.cross_validated:
+                n = len(self._study.rows("train"))
+                rate = Rate(round(value * n), n)
         with signals_deferred():
             if reason:
                 self.trial.set_user_attr("reason", reason[:2000])
@@ -305,21 +293,5 @@ class LiveTrial:
             self.is_over = True
             if self.fits is not None:
                 self.fits.run.end(state.name, reason)
-        rate, n = None, len(self._study.rows("train"))
-        if value is not None and objective.cross_validated:
-            rate = Rate(round(value * n), n)
         summary = reason.splitlines()[0][:100] if reason else describe(self.fits.recipe)
         return Outcome(self.trial.number, state.name, value, summary, seconds, rate)
-
-    def _log_time(self, seconds: float) -> None:
-        fits = self.fits
-        spent = {"time_features_s": fits.seconds_features, "time_train_s": fits.seconds_train}
-        fits.run.metrics(spent | {"time_overhead_s": seconds - sum(spent.values())})
-
-    def _keep_traceback(self, error: Exception) -> None:
-        if self.fits is None:
-            return
-        lines: Iterable[str] = traceback.format_exception(error)
-        # What broke the trial, a full disk say, may break this too; the trial is closed anyway.
-        with contextlib.suppress(Exception), self.fits.run.artifacts() as folder:
-            (folder / "traceback.txt").write_text("".join(lines), encoding="utf-8")

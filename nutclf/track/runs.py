@@ -36,15 +36,8 @@ _MAX_TAG = 4000  # characters; MLflow refuses more than 8000
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The data set as a run remembers it.
-
-    Attributes:
-      files: one row an image: path, split, label, sha256.
-      classes: in the order of the labels.
-      root: where it lay.
-      fingerprint: see `nutclf.data.folder.DataSet`.
-      kind: "photographs" or "drawn".
-    """
+    """The data set as a run remembers it: a row an image (path, split, label, sha256), its classes
+    in the order of the labels, where it lay, and its kind, "photographs" or "drawn"."""
 
     files: pd.DataFrame
     classes: tuple[str, ...]
@@ -66,12 +59,7 @@ class DataRecord:
 
 
 class Run:
-    """One run, written to as things happen.
-
-    Args:
-      client: of the store.
-      run_id: of an existing run.
-    """
+    """An existing run, written to as things happen."""
 
     def __init__(self, client: MlflowClient, run_id: str):
         self.client, self.run_id = client, run_id
@@ -146,11 +134,7 @@ def file_name(study: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` as MLflow's filters take it; they know two kinds of quotes, and no escape.
-
-    Raises:
-      UserError: the text has both kinds.
-    """
+    """`text` as MLflow's filters take it; they know two kinds of quotes, and no escape."""
     if "'" in text and '"' in text:
         raise UserError(f"The name {text!r} has both kinds of quotes; leave one of them out.")
     return f'"{text}"' if "'" in text else f"'{text}'"
@@ -176,12 +160,7 @@ def trial_run(
 ) -> Run:
     """A new run for a trial, RUNNING, under its study's run.
 
-    Args:
-      parent: the study's run.
-      name: for people.
-      number: of the trial.
-      tags: what else the run carries.
-      kind: "trial", or "seed" for the recipe of that trial fitted again from another seed.
+    `kind` is "trial", or "seed" for the recipe of that trial fitted again from another seed.
     """
     experiment_id, study_name = parent.study
     own = {

@@ -66,15 +66,9 @@ def log_cross_validation(
 ) -> dict[str, float]:
     """Out-of-fold predictions, their matrix and metrics.
 
-    Args:
-      run: of the trial.
-      table: from `prediction_table`, with the fold of each image.
-      classes: in the order of the labels.
-      accuracies: one a fold, as counted when the fold was done.
-
-    Returns:
-      `cv_accuracy`, `cv_accuracy_std` (sample standard deviation over folds), `cv_loss`,
-      `cv_macro_f1` and the others of `write_evaluation`.
+    `table` has the fold of each image, `accuracies` what was counted when each fold was done.
+    Returns `cv_accuracy`, `cv_accuracy_std` (sample standard deviation over folds), `cv_loss`,
+    `cv_macro_f1` and the others of `write_evaluation`.
     """
     for fold, accuracy in enumerate(accuracies, start=1):
         run.metrics({"fold_accuracy": accuracy}, step=fold)
@@ -105,15 +99,8 @@ def log_model_of(
     """The model, with its evaluation on the valid split, learning curves and calibration.
 
     The temperature is that of the out-of-fold predictions where there are any: they are many more,
-    and no epoch was chosen by them.
-
-    Args:
-      run: of the trial.
-      result: of the fit whose model it is.
-      assembled: the model.
-      valid: its predictions on the valid split.
-      out_of_fold: from `log_cross_validation`; None where it was not cross-validated.
-      metadata: kept beside the model; `classes` in the order of the labels among it.
+    and no epoch was chosen by them. `valid` are the model's predictions on the valid split;
+    `metadata` is kept beside it, the class order under `classes`.
     """
     from nutclf.evaluate.figures import learning_curves
 

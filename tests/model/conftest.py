@@ -30,15 +30,6 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def lively() -> Backbone:
-    """The shipped MobileNetV2 at 96 pixels, whose outputs are of order 1 and differ between images.
-
-    A freshly drawn network puts out 1e-11 for every image: any two of its results are close.
-    """
-    return load_backbone("mobilenetv2-drawn")
-
-
-@pytest.fixture(scope="session")
 def trunk(lively) -> keras.Model:
     return cuts.trunk(lively.model)
 

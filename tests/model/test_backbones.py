@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nutclf.errors import UserError
+from nutclf.model import backbones
 from nutclf.model.backbones import BACKBONES, find_spec, load_backbone
 from nutclf.model.network import scaling_layer
 
@@ -19,13 +20,14 @@ def test_the_networks_have_their_published_sizes(name, layers, side, width, requ
     assert len(backbone.model.layers) == layers
     assert backbone.model.input_shape == (None, side, side, 3)
     assert backbone.model.output_shape == (None, side // 32, side // 32, width)
-    assert (backbone.spec.image_size, backbone.spec.feature_width) == (side, width)
+    assert backbone.spec.image_size == side
 
 
-def test_the_small_network_has_the_layers_of_the_large_one(lively, mobilenetv2):
-    small, large = lively.model.layers[1:], mobilenetv2.model.layers[1:]
-    assert [x.name for x in small] == [x.name for x in large]
-    assert lively.model.output_shape == (None, 3, 3, lively.spec.feature_width)
+def test_another_image_size_is_the_same_network(lively, mobilenetv2):
+    assert lively.model.output_shape == (None, 3, 3, 1280)
+    assert [x.name for x in lively.model.layers[1:]] == [
+        x.name for x in mobilenetv2.model.layers[1:]
+    ]
 
 
 MINUS_ONE_TO_ONE = {0: (-1, -1, -1), 127.5: (0, 0, 0), 255: (1, 1, 1)}
@@ -35,7 +37,6 @@ MINUS_ONE_TO_ONE = {0: (-1, -1, -1), 127.5: (0, 0, 0), 255: (1, 1, 1)}
     ("name", "expected"),
     [
         ("mobilenetv2", MINUS_ONE_TO_ONE),
-        ("mobilenetv2-drawn", MINUS_ONE_TO_ONE),
         (
             "densenet169",
             {
@@ -78,23 +79,66 @@ def test_a_weights_file_cut_short_is_named_in_the_refusal(monkeypatch, tmp_path)
         load_backbone("mobilenetv2")
 
 
-def test_weights_of_another_network_are_named_in_the_refusal(monkeypatch, tmp_path, lively):
+def test_weights_of_another_network_are_named_in_the_refusal(monkeypatch, tmp_path, tiny_backbone):
     file = tmp_path / find_spec("mobilenetv2").weights_file
-    lively.model.save_weights(file)
+    tiny_backbone.model.save_weights(file)
     monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError, match=f"{file.name} does not hold the weights of MobileNetV2"):
         load_backbone("mobilenetv2")
 
 
-def test_weights_from_a_folder_are_those_and_have_their_own_digest(
-    monkeypatch, tmp_path, mobilenetv2
-):
+@pytest.fixture
+def own_weights(monkeypatch, tmp_path, mobilenetv2):
+    """NUTCLF_WEIGHTS with weights that are not the shipped ones; their digest."""
     mobilenetv2.model.save_weights(tmp_path / mobilenetv2.spec.weights_file)
     monkeypatch.setenv("NUTCLF_WEIGHTS", str(tmp_path))
+    return mobilenetv2.digest
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Keras has nothing in its cache, and reaches nobody."""
+
+    def fail(build):
+        raise OSError("no network")
+
+    monkeypatch.setattr(backbones, "fetch_from_keras", fail)
+
+
+def test_weights_from_a_folder_come_first_and_have_their_own_digest(own_weights):
     loaded = load_backbone("mobilenetv2")
-    assert loaded.origin == mobilenetv2.spec.weights_file
-    assert loaded.digest == mobilenetv2.digest
-    assert load_backbone("mobilenetv2", "random").digest != mobilenetv2.digest
+    assert loaded.origin == find_spec("mobilenetv2").weights_file
+    assert loaded.digest == own_weights
+
+
+def test_random_weights_are_the_same_in_every_process(mobilenetv2):
+    assert load_backbone("mobilenetv2", "random").digest == mobilenetv2.digest
+
+
+def test_the_shipped_weights_come_last_and_are_said_in_one_line(no_network, lively):
+    said = []
+    loaded = load_backbone("mobilenetv2", image_size=96, say=said.append)
+    assert loaded.digest == lively.digest
+    assert loaded.origin == "shipped mobilenet_v2_1.0_224_no_top.npz"
+    (line,) = said
+    assert "no network" in line
+    assert "NUTCLF_WEIGHTS" in line
+
+
+def test_a_network_that_none_are_shipped_of_is_refused(no_network):
+    with pytest.raises(UserError, match=r"No weights for densenet169.*no network.*NUTCLF_WEIGHTS"):
+        load_backbone("densenet169")
+
+
+def test_a_study_goes_on_with_the_weights_it_began_with(own_weights, no_network, lively):
+    """Begun with the shipped ones; then a person sets NUTCLF_WEIGHTS."""
+    loaded = load_backbone("mobilenetv2", image_size=96, digest=lively.digest)
+    assert loaded.digest == lively.digest
+
+
+def test_weights_that_are_nowhere_any_more_are_not_made_up(own_weights, no_network):
+    """Whoever compares digests refuses these, and lists both."""
+    assert load_backbone("mobilenetv2", digest="0" * 64).digest == own_weights
 
 
 @pytest.mark.photographs

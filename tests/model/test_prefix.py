@@ -18,7 +18,7 @@ def test_the_constant_graph_gives_what_keras_gives(prefix_of, trunk, pixels, n_u
     cut = cuts.cut_for_depth(trunk, n_unfrozen)
     scaled = pixels / np.float32(127.5) - 1
     expected = np.asarray(cuts.between(trunk, 0, cut)(scaled, training=False))
-    assert expected.std(axis=0).max() > 0.1 * np.abs(expected).max()  # the images differ
+    assert expected.std(axis=0).max() > 0.05 * np.abs(expected).max()  # the images differ
     found = prefix_of(cut)(pixels)
     assert found.dtype == np.float32
     assert_close(found, expected)

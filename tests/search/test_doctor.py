@@ -29,10 +29,10 @@ LEFT = (
 class Visit:
     """One visit of the doctor: what it counted and said."""
 
-    def __init__(self, store, features, fix=False):
+    def __init__(self, store, feature_folder, fix=False):
         tracking.utils._artifact_repos_cache.clear()  # as in the process of its own that it has
         self.lines = []
-        self.tally = examine(store, features, fix, self.lines.append)
+        self.tally = examine(store, feature_folder, fix, self.lines.append)
         self.kinds = [line.partition(":")[0] for line in self.lines if not line.startswith(" ")]
 
     @property
@@ -41,7 +41,7 @@ class Visit:
 
 
 @pytest.fixture
-def features(tmp_path):
+def feature_folder(tmp_path):
     return tmp_path / "features"
 
 
@@ -73,7 +73,7 @@ def left_running(store):
 
 
 @pytest.fixture
-def ill(with_champion, copy_store, tmp_path, features):
+def ill(with_champion, copy_store, tmp_path, feature_folder):
     """A store with one of everything that can be repaired, moved to another folder."""
     store = copy_store(with_champion.folder, tmp_path / "store")
     for run in store.client().search_runs(
@@ -82,8 +82,8 @@ def ill(with_champion, copy_store, tmp_path, features):
         store.client().set_terminated(run.info.run_id)
     store.client().set_registered_model_alias("nutclf", "challenger", "1")
     (store.folder / "artifacts/nutclf" / ("0" * 32)).mkdir()
-    FeatureStore(features, 10**9).get({}, (9,), "float32", lambda out: out.fill(1))
-    next(features.glob("*.npy")).write_bytes(b"damaged")
+    FeatureStore(feature_folder, 10**9).get({}, (9,), "float32", lambda out: out.fill(1))
+    next(feature_folder.glob("*.npy")).write_bytes(b"damaged")
     with closing(sqlite3.connect(store.folder / "mlflow.db")) as database, database:
         database.execute("UPDATE registered_model_aliases SET version = 7 WHERE alias='challenger'")
     older_optuna(store)
@@ -91,22 +91,22 @@ def ill(with_champion, copy_store, tmp_path, features):
     return Store.at(tmp_path / "moved", {})
 
 
-def test_everything_is_repaired_at_once_and_a_second_time_nothing_changes(ill, features):
-    first = Visit(ill, features, fix=True)
+def test_everything_is_repaired_at_once_and_a_second_time_nothing_changes(ill, feature_folder):
+    first = Visit(ill, feature_folder, fix=True)
     found = [kind for kind in first.kinds if not kind.startswith("copied")]
     assert found == ["schema", "moved", "alias", "orphan", "features"]
     assert first.counts == (5, 5, 0)
-    healthy = contents(ill.folder), contents(features)
-    second = Visit(ill, features, fix=True)
+    healthy = contents(ill.folder), contents(feature_folder)
+    second = Visit(ill, feature_folder, fix=True)
     assert (second.counts, second.lines) == ((0, 0, 0), [])
-    assert (contents(ill.folder), contents(features)) == healthy
+    assert (contents(ill.folder), contents(feature_folder)) == healthy
     assert load_model(ill, "models:/nutclf@champion").output_shape == (None, 3)
 
 
-def test_without_fix_nothing_changes_and_what_rests_on_a_repair_waits(ill, features):
-    before = contents(ill.folder), contents(features)
-    visit = Visit(ill, features)
-    assert (contents(ill.folder), contents(features)) == before
+def test_without_fix_nothing_changes_and_what_rests_on_a_repair_waits(ill, feature_folder):
+    before = contents(ill.folder), contents(feature_folder)
+    visit = Visit(ill, feature_folder)
+    assert (contents(ill.folder), contents(feature_folder)) == before
     assert visit.kinds[0] == "schema"
     assert "can be judged once this is repaired" in visit.lines[1]
     assert visit.kinds[-1] == "features"
@@ -114,87 +114,87 @@ def test_without_fix_nothing_changes_and_what_rests_on_a_repair_waits(ill, featu
     assert visit.tally.repairable == 2
 
 
-def test_the_copies_hold_what_was_there_before(ill, features):
+def test_the_copies_hold_what_was_there_before(ill, feature_folder):
     before = contents(ill.folder)
-    Visit(ill, features, fix=True)
+    Visit(ill, feature_folder, fix=True)
     (folder,) = (ill.folder / "backups").iterdir()
     copies = contents(folder)
     assert copies[Path("mlflow.db")] == before[Path("mlflow.db")]
     assert copies[Path("optuna.db")] == before[Path("optuna.db")]
 
 
-def test_a_repair_that_cannot_be_made_is_said_and_counted(ill, features):
+def test_a_repair_that_cannot_be_made_is_said_and_counted(ill, feature_folder):
     (ill.folder / "backups").write_text("in the way of the copies")
     before = contents(ill.folder)
-    visit = Visit(ill, features, fix=True)
+    visit = Visit(ill, feature_folder, fix=True)
     assert any(line.startswith("  not repaired: ") for line in visit.lines)
     assert visit.counts == (2, 1, 1), "the features are repaired, the databases are not"
     assert contents(ill.folder) == before
 
 
-def test_an_older_optuna_is_upgraded_with_all_it_holds(store, features):
+def test_an_older_optuna_is_upgraded_with_all_it_holds(store, feature_folder):
     left_running(store)
     older_optuna(store)
-    visit = Visit(store, features, fix=True)
+    visit = Visit(store, feature_folder, fix=True)
     assert OLD_OPTUNA in visit.lines[0]
     assert revision(store.folder / "optuna.db") != OLD_OPTUNA
     assert len(optuna.load_study(study_name="left", storage=store.optuna_url).trials) == 1
     assert revision(next((store.folder / "backups").rglob("optuna.db"))) == OLD_OPTUNA
 
 
-def test_a_newer_optuna_is_left_alone(store, features):
+def test_a_newer_optuna_is_left_alone(store, feature_folder):
     with closing(sqlite3.connect(store.folder / "optuna.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
-    visit = Visit(store, features, fix=True)
+    visit = Visit(store, feature_folder, fix=True)
     assert "newer Optuna" in visit.lines[0]
     assert visit.counts == (1, 0, 1)
 
 
-def test_a_sweep_that_was_killed_is_named_and_one_that_lives_is_not_touched(store, features):
+def test_a_sweep_that_was_killed_is_named_and_one_that_lives_is_not_touched(store, feature_folder):
     parent, run = left_running(store)
-    seen = Visit(store, features, fix=True)
+    seen = Visit(store, feature_folder, fix=True)
     assert (seen.lines, seen.counts) == ([LEFT], (1, 0, 1))
     trial_run(parent, "others", 7, TAGS, kind="rung")  # no sweep would end it
     with lock_study(store, "other"):
-        assert Visit(store, features).lines == [LEFT]
+        assert Visit(store, feature_folder).lines == [LEFT]
     with lock_study(store, "left"):
-        assert Visit(store, features).lines == []
+        assert Visit(store, feature_folder).lines == []
         older_optuna(store)
-        under_way = Visit(store, features, fix=True)
+        under_way = Visit(store, feature_folder, fix=True)
     assert "an older one; end the sweep of " in under_way.lines[0]
     assert under_way.counts == (1, 0, 1)
     assert revision(store.folder / "optuna.db") == OLD_OPTUNA
     assert store.client().get_run(run.run_id).info.status == "RUNNING"
 
 
-def test_a_store_that_is_not_there_is_said_and_not_made(tmp_path, features):
+def test_a_store_that_is_not_there_is_said_and_not_made(tmp_path, feature_folder):
     with pytest.raises(UserError, match=r"no store .*nowhere.*STORE="):
-        Visit(Store.at(tmp_path / "nowhere", {}), features)
+        Visit(Store.at(tmp_path / "nowhere", {}), feature_folder)
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_in_an_empty_folder_nothing_is_made(tmp_path, features):
+def test_in_an_empty_folder_nothing_is_made(tmp_path, feature_folder):
     (tmp_path / "empty").mkdir()
-    assert Visit(Store.at(tmp_path / "empty", {}), features, fix=True).lines == []
+    assert Visit(Store.at(tmp_path / "empty", {}), feature_folder, fix=True).lines == []
     assert list((tmp_path / "empty").iterdir()) == []
-    assert not features.exists()
+    assert not feature_folder.exists()
 
 
 @pytest.mark.parametrize("name", ["mlflow.db", "optuna.db"])
-def test_a_file_that_is_no_database_ends_in_a_sentence(tmp_path, features, name):
+def test_a_file_that_is_no_database_ends_in_a_sentence(tmp_path, feature_folder, name):
     (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(9999))
     with pytest.raises(UserError, match=r"cannot be read.*put back a copy"):
-        Visit(Store.at(tmp_path, {}), features)
+        Visit(Store.at(tmp_path, {}), feature_folder)
 
 
 @pytest.mark.slow
-def test_at_a_server_files_and_schema_are_its_own(store, features, free_port, ui_at):
+def test_at_a_server_files_and_schema_are_its_own(store, feature_folder, free_port, ui_at):
     port = free_port()
     left_running(store)
     (store.folder / "artifacts/nutclf" / ("0" * 32)).mkdir(parents=True)
     with ui_at(store, port):
         remote = Store.at(store.folder, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"})
-        visit = Visit(remote, features, fix=True)
+        visit = Visit(remote, feature_folder, fix=True)
     assert "is a server: its schema, addresses and files stay" in visit.lines[0]
     assert visit.lines[1:] == [LEFT]
     assert (store.folder / "artifacts/nutclf" / ("0" * 32)).exists()

@@ -84,7 +84,8 @@ def start(nuts, tmp_path):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def check_records(folder: Path, n_trials: int) -> list[optuna.trial.FrozenTrial]:

@@ -102,7 +102,9 @@ def test_the_source_is_this_repository():
 
 def test_without_git_a_run_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
+    source_tags.cache_clear()
     assert source_tags()["git_dirty"] == "unknown"
+    source_tags.cache_clear()
     assert "mlflow.source.git.commit" not in source_tags()
 
 

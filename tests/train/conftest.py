@@ -7,7 +7,6 @@ import pytest
 
 from nutclf.config import Augmentation
 from nutclf.data.folder import Split
-from nutclf.model.backbones import Backbone, load_backbone
 from nutclf.train.features import FrozenPart
 
 DEEPEST = 20  # layers of MobileNetV2; what enters them is the base of all features
@@ -37,15 +36,6 @@ def images() -> Split:
 def few_images() -> Split:
     """8 others."""
     return _draw_images(8, 96, 1)
-
-
-@pytest.fixture(scope="session")
-def lively() -> Backbone:
-    """The shipped MobileNetV2 at 96 pixels, whose outputs are of order 1 and differ between images.
-
-    A freshly drawn network puts out 1e-11 for every image: any two of its results are close.
-    """
-    return load_backbone("mobilenetv2-drawn")
 
 
 @pytest.fixture(scope="session")

@@ -265,7 +265,7 @@ def fit_eight(part, few_images, batch_norm, epochs):
     features = streamed.batch(UNTOUCHED, np.arange(8))
     tail = build_tail(part.trunk, part.base_cut, 4, N_CLASSES, 0.2, 0, batch_norm)
     before = weights_of(tail)
-    recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=3e-3)
+    recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
     untouched = Untouched(features)
     history = Learner(tail, part.base_cut, recipe, seed=0).fit(
         Examples(untouched, untouched, np.arange(8), few_images.labels),
@@ -278,7 +278,7 @@ def fit_eight(part, few_images, batch_norm, epochs):
 
 @pytest.fixture(scope="module")
 def fitted(part, few_images):
-    return fit_eight(part, few_images, "still", epochs=12)
+    return fit_eight(part, few_images, "still", epochs=20)
 
 
 def test_eight_images_are_learnt_by_heart(fitted):

@@ -12,8 +12,7 @@ from nutclf.data.reader import read_image
 from nutclf.errors import UserError
 from nutclf.model.backbones import load_backbone
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.learner import Learner
-from nutclf.train.workbench import Workbench
+from nutclf.train.workbench import FitResult, Workbench
 
 # Read here: no test sees the settings of the person who runs it.
 DATA, WEIGHTS = os.environ.get("NUTCLF_DATA"), os.environ.get("NUTCLF_WEIGHTS")
@@ -56,68 +55,80 @@ def mobilenet_bench(lively, images, few_images, tmp_path_factory) -> Workbench:
 
 
 @pytest.fixture(scope="module")
-def fitted(mobilenet_bench) -> Learner:
-    learner = mobilenet_bench.learner(replace(RECIPE, learning_rate=3e-3))
-    mobilenet_bench.fit(learner)
-    return learner
+def fitted(mobilenet_bench) -> FitResult:
+    return mobilenet_bench.fit(replace(RECIPE, learning_rate=3e-3))
 
 
-def test_the_assembled_network_answers_like_the_tail(mobilenet_bench, fitted, few_images):
-    expected = mobilenet_bench.predict(fitted, "valid")
-    assert expected.std(axis=0).max() > 0.01  # images are told apart
+def test_the_assembled_network_answers_like_the_fit(mobilenet_bench, fitted, few_images):
+    assert fitted.valid.std(axis=0).max() > 0.01  # images are told apart
     whole, y_prob = mobilenet_bench.assemble(fitted)
-    np.testing.assert_allclose(y_prob, expected, atol=1e-4)
-    np.testing.assert_allclose(np.asarray(whole(few_images.pixels)), expected, atol=1e-4)
+    np.testing.assert_allclose(y_prob, fitted.valid, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(whole(few_images.pixels)), fitted.valid, atol=1e-4)
 
 
-def test_the_network_is_assembled_anew_for_each_tail(mobilenet_bench, fitted):
-    other = mobilenet_bench.learner(replace(RECIPE, n_unfrozen=0), seed=5)
+def test_the_network_is_assembled_anew_for_each_fit(mobilenet_bench, fitted):
+    other = mobilenet_bench.fit(replace(RECIPE, n_unfrozen=0), seed=5)
     _, of_other = mobilenet_bench.assemble(other)
     _, of_fitted = mobilenet_bench.assemble(fitted)
     assert np.abs(of_other - of_fitted).max() > 0.01
-    np.testing.assert_allclose(of_other, mobilenet_bench.predict(other, "valid"), atol=1e-4)
+    np.testing.assert_allclose(of_other, other.valid, atol=1e-4)
 
 
 def test_a_tail_of_which_a_layer_is_not_taken_over_is_refused(tiny_bench):
-    def rename(layer):
-        config = layer.get_config()
-        name = "renamed" if layer.name == "hidden" else layer.name
-        return layer.__class__.from_config(config | {"name": name})
-
     bench = tiny_bench()
-    learner = bench.learner(RECIPE)
-    renamed = keras.models.clone_model(learner.tail, clone_function=rename)
-    renamed.set_weights([2 * weight for weight in learner.tail.get_weights()])
-    learner.tail = renamed
+    result = bench.fit(RECIPE)
+    bench.assemble(bench.fit(RECIPE, seed=3))
+    weights = {name: value for name, value in result.weights.items() if name != "hidden"}
     with pytest.raises(RuntimeError, match="differs from the trained tail by"):
-        bench.assemble(learner)
+        bench.assemble(replace(result, weights=weights))
 
 
 def test_stored_features_of_other_weights_are_noticed_in_assembling(tiny_bench, tiny_backbone):
     bench = tiny_bench()
-    bench.assemble(bench.learner(RECIPE))
+    bench.assemble(bench.fit(RECIPE))
     other = keras.models.clone_model(tiny_backbone.model)  # goes by the same digest
     other.set_weights([weight + 0.1 for weight in tiny_backbone.model.get_weights()])
     bench = tiny_bench(backbone=replace(tiny_backbone, model=other))
     with pytest.raises(RuntimeError, match="differs from the trained tail by"):
-        bench.assemble(bench.learner(RECIPE))
+        bench.assemble(bench.fit(RECIPE))
 
 
-def test_a_bench_without_a_store_gives_the_same_fit(tiny_bench, features_folder):
-    losses, answers = [], []
-    for bench in (tiny_bench(), tiny_bench(None)):
-        learner = bench.learner(replace(RECIPE, learning_rate=0.03))
-        before = bench.predict(learner, "valid")
-        figures = bench.fit(learner).history.best
-        losses.append([figures["train_loss"], figures["valid_loss"]])
-        answers.append(bench.predict(learner, "valid"))
-        assert np.abs(answers[-1] - before).max() > 0.01  # something was learnt
-    np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
-    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
+def test_a_cached_fit_is_the_uncached_one(tiny_bench, features_folder):
+    recipe = replace(RECIPE, learning_rate=0.03)
+    cached, uncached = (bench.fit(recipe) for bench in (tiny_bench(), tiny_bench(None)))
+    for name in ("train_loss", "valid_loss"):
+        assert cached.history.best[name] == pytest.approx(uncached.history.best[name], abs=1e-4)
+    np.testing.assert_allclose(cached.valid, uncached.valid, atol=1e-4)
     # And only views that the fit saw were made: of three that may be drawn, pooled that of the
     # warm-up, which is derived from the cut, at the cut that of the epoch;
     # and the untouched valid split.
     assert len(list(features_folder.glob("*.json"))) == 1 + 2 + 1
+
+
+def test_a_fit_judges_the_images_that_it_held_out(tiny_bench):
+    bench = tiny_bench()
+    rows = np.setdiff1d(np.arange(20), [3, 7, 19])
+    result = bench.fit(RECIPE, rows=rows)
+    everyone = bench.predict(result, "train")
+    assert everyone.shape == (20, 4)
+    np.testing.assert_allclose(result.held_out, everyone[[3, 7, 19]], atol=1e-6)
+    assert bench.fit(RECIPE).held_out is None
+
+
+def test_a_fit_starts_from_the_seed_of_the_study_unless_given_another(tiny_bench):
+    default, study, other = (
+        tiny_bench().fit(RECIPE, seed).valid for seed in (None, STUDY.seed, STUDY.seed + 1)
+    )
+    np.testing.assert_array_equal(default, study)
+    assert not np.array_equal(default, other)
+
+
+def test_a_fit_is_the_same_whatever_was_fitted_before(tiny_bench):
+    bench = tiny_bench()
+    first = bench.fit(RECIPE)
+    bench.fit(RECIPE, rows=np.arange(10))
+    bench.fit(replace(RECIPE, n_unfrozen=0))
+    np.testing.assert_array_equal(first.valid, bench.fit(RECIPE).valid)
 
 
 def test_a_store_too_small_is_said_and_features_come_from_pixels(tiny_bench, tmp_path):
@@ -129,30 +140,11 @@ def test_a_store_too_small_is_said_and_features_come_from_pixels(tiny_bench, tmp
     assert not list(folder.iterdir())
 
 
-def test_predictions_are_those_of_the_rows_asked_for_in_their_order(tiny_bench):
-    bench = tiny_bench()
-    learner = bench.learner(RECIPE)
-    everyone = bench.predict(learner, "train")
-    assert everyone.shape == (20, 4)
-    rows = np.array([7, 0, 19])
-    np.testing.assert_allclose(bench.predict(learner, "train", rows), everyone[rows], atol=1e-6)
-
-
-def test_a_learner_starts_from_the_seed_of_the_study_unless_given_another(tiny_bench):
-    bench = tiny_bench()
-    default, study, other = (
-        bench.learner(RECIPE, seed).tail.get_layer("hidden").get_weights()[0]
-        for seed in (None, STUDY.seed, STUDY.seed + 1)
-    )
-    np.testing.assert_array_equal(default, study)
-    assert not np.array_equal(default, other)
-
-
 # 1 is a ReLU and so is 6, with no weights; 154 is the input; 155 layers there are not.
 @pytest.mark.parametrize("depth", [1, 6, 154, 155])
 def test_a_depth_that_trains_no_more_than_another_is_refused(lively, images, depth):
     config = replace(STUDY, space=SearchSpace(n_unfrozen=(0, depth)))
-    with pytest.raises(UserError, match=rf"n_unfrozen \[{depth}\] of mobilenetv2-drawn"):
+    with pytest.raises(UserError, match=rf"n_unfrozen \[{depth}\] of mobilenetv2"):
         Workbench(config, lively, CLASSES, {"train": images, "valid": images}, None)
 
 
@@ -170,7 +162,8 @@ def test_photographs_through_the_published_network_assemble_like_their_tail(monk
     monkeypatch.setenv("NUTCLF_WEIGHTS", WEIGHTS)
     files = sorted(Path(DATA, "valid").glob("*/*"))[::7]
     pixels = np.stack([read_image(file, 224) for file in files])
-    split = Split(pixels, np.arange(len(files)) % 4, files, list(map(str, files)))
+    names = list(map(str, files))
+    split = Split(pixels, np.arange(len(files)) % 4, names, names)
     bench = Workbench(
         STUDY,
         load_backbone("mobilenetv2"),
@@ -178,7 +171,5 @@ def test_photographs_through_the_published_network_assemble_like_their_tail(monk
         {"train": split, "valid": split},
         FeatureStore(tmp_path, 1 << 30),
     )
-    learner = bench.learner(RECIPE)
-    bench.fit(learner)
-    _, y_prob = bench.assemble(learner)  # raises where it differs from the tail
+    _, y_prob = bench.assemble(bench.fit(RECIPE))  # raises where it differs from the tail
     assert y_prob.std(axis=0).max() > 0.01

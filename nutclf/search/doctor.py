@@ -14,17 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
 from nutclf.search.study import open_storage
-from nutclf.track.repairs import (
-    Finding,
-    back_up,
-    filled_database,
-    find_dangling_aliases,
-    find_moved,
-    find_old_schema,
-    find_orphans,
-    revision,
-    schema_finding,
-)
+from nutclf.track import repairs
+from nutclf.track.repairs import Finding
 from nutclf.track.store import Store, holder, sqlite_file, study_lock, swept_studies
 from nutclf.train.feature_store import FeatureStore
 
@@ -45,13 +36,8 @@ class Tally:
 def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None]) -> Tally:
     """Looks for everything that kills, moves and damages leave behind; makes nothing.
 
-    Args:
-      store, features: the records, and the folder of the feature store.
-      fix: repair what can be; databases are copied before they are changed.
-      say: gets a line a finding, and one a repair.
-
-    Raises:
-      UserError: there is no such store, or it cannot be read at all.
+    With `fix` it repairs what can be, and copies databases before it changes them. `say` gets a
+    line a finding, and one a repair. Raises `UserError` when there is no store that can be read.
     """
     if not store.folder.is_dir():
         raise UserError(f"There is no store {str(store.folder)!r}; name the folder with STORE=.")
@@ -65,7 +51,7 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
                 tally.repairable += 1
             elif finding.repair:
                 try:
-                    back_up(finding.changes, copies, say)
+                    repairs.back_up(finding.changes, copies, say)
                     say(f"  repaired: {finding.repair()}.")
                     tally.repaired += 1
                 except (OSError, sqlite3.Error, SQLAlchemyError) as error:  # a full disk, say
@@ -76,7 +62,7 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
             say(f"{store.tracking_uri} is a server: its schema, addresses and files stay.")
             store.prepare()  # says so where it does not answer
         # One after the other: what the second reads is what the first has mended.
-        for find in (find_old_schema, find_old_optuna_schema, find_moved):
+        for find in (repairs.find_old_schema, find_old_optuna_schema, repairs.find_moved):
             if not tally.left:
                 treat(_at_rest(store, find(store)))
         if tally.left:
@@ -85,8 +71,8 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
             store.use()
             treat(find_left_running(store))
             if _is_filled(store.tracking_uri):
-                treat(find_dangling_aliases(store))
-            treat(find_orphans(store))
+                treat(repairs.find_dangling_aliases(store))
+            treat(repairs.find_orphans(store))
     except sqlite3.DatabaseError as error:
         raise UserError(
             f"A database in {str(store.folder)!r} cannot be read ({error}); put back a copy, such "
@@ -106,31 +92,27 @@ def _at_rest(store: Store, findings: list[Finding]) -> list[Finding]:
 
 def _is_filled(url: str) -> bool:
     """Whether there is anything to ask MLflow or Optuna: in an empty place they make tables."""
-    return sqlite_file(url) is None or filled_database(url) is not None
+    return sqlite_file(url) is None or repairs.filled_database(url) is not None
 
 
 def find_old_optuna_schema(store: Store) -> list[Finding]:
     """Whether Optuna's database has the schema of the Optuna that is installed."""
-    database = filled_database(store.optuna_url)
-    found = database and revision(database)
     installed = optuna.storages.RDBStorage("sqlite://")  # in memory: to open an old one changes it
-    if found is None or found == installed.get_head_version():
-        return []
-    repair = partial(_upgrade, store.optuna_url) if found in installed.get_all_versions() else None
-    return [schema_finding("Optuna", found, repair, store.optuna_url)]
+    head, known = installed.get_head_version(), installed.get_all_versions()
+    return repairs.compare_schema(store, "Optuna", store.optuna_url, head, known, _upgrade)
 
 
-def _upgrade(url: str) -> str:
+def _upgrade(url: str) -> None:
     storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
     storage.upgrade()
-    return f"Optuna's database has the schema {storage.get_current_version()} now"
+    storage.engine.dispose()
 
 
 def find_left_running(store: Store) -> list[Finding]:
     """Studies with trials or runs that say RUNNING although no sweep is at work on them."""
     trials, runs = Counter(), Counter()
     if _is_filled(store.optuna_url):
-        storage = open_storage(store)
+        storage = open_storage(store.optuna_url)
         for name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
             trials[name] = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
@@ -141,28 +123,24 @@ def find_left_running(store: Store) -> list[Finding]:
             # The study's own, its trials' and seeds': those that a sweep ends.
             if run.data.tags.get("kind") in ("study", "trial", "seed"):
                 runs[run.data.tags["study_name"]] += 1
-    return [
-        Finding(
-            "running",
-            f"study {name!r}: {trials[name]} trials and {runs[name]} runs say RUNNING, and no "
-            "sweep is at work on it; the same `make sweep` settles that",
-        )
-        for name in sorted(trials | runs)
-        if trials[name] + runs[name] and not holder(study_lock(store, name))
-    ]
+    found = []
+    for name in sorted(+trials | runs):
+        if not holder(study_lock(store, name)):
+            what = f"study {name!r}: {trials[name]} trials and {runs[name]} runs say RUNNING"
+            way = "no sweep is at work on it; the same `make sweep` settles that"
+            found.append(Finding("running", f"{what}, and {way}"))
+    return found
 
 
 def find_broken_features(folder: Path) -> list[Finding]:
     """Entries of the feature store that are not whole; every byte of it is read for that."""
     if not folder.is_dir():
         return []
-    features = FeatureStore(folder, 0)
-    return [
-        Finding(
-            "features", f"entry {name[:8]} in {folder}: {reason}", partial(_discard, features, name)
-        )
-        for name, reason in features.check()
-    ]
+    features, found = FeatureStore(folder, 0), []
+    for name, reason in features.check():
+        what = f"entry {name[:8]} in {folder}: {reason}"
+        found.append(Finding("features", what, partial(_discard, features, name)))
+    return found
 
 
 def _discard(features: FeatureStore, name: str) -> str:

@@ -65,7 +65,7 @@ class Store:
         )
 
     def prepare(self) -> "Store":
-        """Makes folder and tables, for several processes at once, and points MLflow's settings here.
+        """Makes folder and tables, and points MLflow here; several processes may call it at once.
 
         Raises `UserError` when the folder cannot be written, its tables are not those of this
         MLflow, or a server does not answer within 5 s.
@@ -77,7 +77,8 @@ class Store:
             with self.lock():
                 if database := sqlite_file(self.tracking_uri):
                     way_out = "`make doctor` says what is wrong with it, FIX=1 mends it"
-                    make_whole(database, self.make_tables)
+                    root = self.artifact_root.as_uri()
+                    make_whole(database, lambda url: SqlAlchemyStore(url, root).engine.dispose())
                 elif self.tracking_uri.startswith("http"):
                     server = get_default_host_creds(self.tracking_uri)
                     http_request(server, "/health", "GET", max_retries=0, timeout=_SERVER_S)
@@ -96,10 +97,6 @@ class Store:
                 "can be with STORE=, or see with `make doctor` whether FIX=1 mends this one."
             ) from error
         return self
-
-    def make_tables(self, url: str) -> None:
-        """Makes MLflow's tables in an empty SQLite database, and closes it."""
-        SqlAlchemyStore(url, self.artifact_root.as_uri()).engine.dispose()
 
     def checkpoint(self) -> None:
         """Moves what write-ahead logging holds back into the database file: a copy is whole."""
@@ -191,13 +188,10 @@ def study_lock(store: Store, study_name: str) -> Path:
 
 
 def _lock_file(store: Store, url: str, kind: str, name: str) -> Path:
+    folder = (database.parent if (database := sqlite_file(url)) else store.folder) / "locks"
     # Names may be long, or differ only in what a file name cannot show.
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return _lock_folder(store, url) / f"{kind}-{quote(name, safe='')[:80]}-{digest}.lock"
-
-
-def _lock_folder(store: Store, url: str) -> Path:
-    return (database.parent if (database := sqlite_file(url)) else store.folder) / "locks"
+    return folder / f"{kind}-{quote(name, safe='')[:80]}-{digest}.lock"
 
 
 @contextmanager
@@ -211,8 +205,7 @@ def _hold(lock_file: Path, what: str, way_out: str, patience_s: float = 0.5) -> 
     try:
         lock.acquire(timeout=patience_s)
     except Timeout as error:
-        who = holder(lock_file) or "another process"
-        raise UserError(f"{what} {who}; {way_out}") from error
+        raise UserError(f"{what} {_signed(lock_file)}; {way_out}") from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         me = f"{user_name()}@{socket.gethostname()} (pid {os.getpid()}) since {since}"
@@ -229,6 +222,10 @@ def holder(lock_file: Path) -> str:
         return ""
     with suppress(Timeout), FileLock(lock_file, timeout=0):
         return ""
+    return _signed(lock_file)
+
+
+def _signed(lock_file: Path) -> str:
     with suppress(OSError):
         return lock_file.with_suffix(".txt").read_text(encoding="utf-8") or "another process"
     return "another process"
@@ -236,7 +233,7 @@ def holder(lock_file: Path) -> str:
 
 def swept_studies(store: Store) -> list[str]:
     """Who sweeps a study of the store now."""
-    files = sorted(_lock_folder(store, store.optuna_url).glob("study-*.lock"))
+    files = sorted(study_lock(store, "").parent.glob("study-*.lock"))
     return [who for file in files if (who := holder(file))]
 
 

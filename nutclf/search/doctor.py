@@ -63,8 +63,11 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
             store.prepare()  # says so where it does not answer
         # One after the other: what the second reads is what the first has mended.
         for find in (repairs.find_old_schema, find_old_optuna_schema, repairs.find_moved):
-            if not tally.left:
-                treat(_at_rest(store, find(store)))
+            found = [] if tally.left else find(store)
+            if swept := swept_studies(store):  # which relies on what the repairs change
+                way = f"end the sweep of {swept[0]} first"
+                found = [replace(one, what=f"{one.what}; {way}", repair=None) for one in found]
+            treat(found)
         if tally.left:
             say("The other records can be judged once this is repaired.")
         else:
@@ -80,14 +83,6 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
         ) from error
     treat(find_broken_features(features))
     return tally
-
-
-def _at_rest(store: Store, findings: list[Finding]) -> list[Finding]:
-    """The findings, without their repairs while a sweep relies on what those change."""
-    if not (swept := swept_studies(store)):
-        return findings
-    way = f"end the sweep of {swept[0]} first"
-    return [replace(found, what=f"{found.what}; {way}", repair=None) for found in findings]
 
 
 def _is_filled(url: str) -> bool:
@@ -123,13 +118,14 @@ def find_left_running(store: Store) -> list[Finding]:
             # The study's own, its trials' and seeds': those that a sweep ends.
             if run.data.tags.get("kind") in ("study", "trial", "seed"):
                 runs[run.data.tags["study_name"]] += 1
-    found = []
-    for name in sorted(+trials | runs):
-        if not holder(study_lock(store, name)):
-            what = f"study {name!r}: {trials[name]} trials and {runs[name]} runs say RUNNING"
-            way = "no sweep is at work on it; the same `make sweep` settles that"
-            found.append(Finding("running", f"{what}, and {way}"))
-    return found
+    way = "no sweep is at work on it; the same `make sweep` settles that"
+    return [
+        Finding(
+            "running", f"study {s!r}: {trials[s]} trials and {runs[s]} runs say RUNNING, and {way}"
+        )
+        for s in sorted(+trials | runs)
+        if not holder(study_lock(store, s))
+    ]
 
 
 def find_broken_features(folder: Path) -> list[Finding]:

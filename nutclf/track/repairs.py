@@ -29,12 +29,10 @@ _ADDRESSES = {"experiments": "artifact_location", "model_versions": "storage_loc
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One thing that is wrong, in a word and in words without a full stop.
 
-    Attributes:
-      kind, what: a word for it, and the thing in words, without a full stop.
-      repair: mends it, and returns what it did, likewise; None where a person has to.
-      changes: address of the database that the repair changes: it is to be copied before.
+    `repair` mends it, and returns what it did, likewise; None where a person has to. `changes` is
+    the address of the database that it changes, which is to be copied before.
     """
 
     kind: str

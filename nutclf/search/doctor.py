@@ -1,9 +1,7 @@
-"""The doctor: everything that can be wrong with a store and with the features, in order, once.
-
-What later checks rely on comes first: a schema that can be read, addresses that lead somewhere.
-"""
+"""The doctor: everything that can be wrong with a store and with the features, in order, once."""
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,32 +14,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
 from nutclf.search.study import open_storage
-from nutclf.track.repairs import (
-    Backups,
-    Finding,
-    filled_database,
-    find_dangling_aliases,
-    find_moved,
-    find_old_schema,
-    find_orphans,
-    revision,
-    schema_finding,
-)
-from nutclf.track.store import Store, is_held, study_lock, swept_studies
+from nutclf.track import repairs
+from nutclf.track.repairs import Finding
+from nutclf.track.store import Store, holder, sqlite_file, study_lock, swept_studies
 from nutclf.train.feature_store import FeatureStore
-
-Say = Callable[[str], None]
 
 
 @dataclass
 class Tally:
-    """How many things were wrong.
-
-    Attributes:
-      found: in all.
-      repaired: of those.
-      repairable: of those that are still wrong, what the doctor could mend.
-    """
+    """How many things were wrong: in all, mended now, and left although the doctor could."""
 
     found: int = 0
     repaired: int = 0
@@ -49,42 +30,52 @@ class Tally:
 
     @property
     def left(self) -> int:
-        """How many are still wrong."""
         return self.found - self.repaired
 
 
-def examine(store: Store, features: Path, fix: bool, say: Say) -> Tally:
-    """Looks for everything that kills, moves and damages leave behind.
+def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None]) -> Tally:
+    """Looks for everything that kills, moves and damages leave behind; makes nothing.
 
-    Args:
-      store: of the records; nothing is made where nothing is.
-      features: folder of the feature store.
-      fix: repair what can be; databases are copied before they are changed.
-      say: gets a line a finding, and one a repair.
-
-    Raises:
-      UserError: there is no such store, or it cannot be read at all.
+    With `fix` it repairs what can be, and copies databases before it changes them. `say` gets a
+    line a finding, and one a repair. Raises `UserError` when there is no store that can be read.
     """
     if not store.folder.is_dir():
         raise UserError(f"There is no store {str(store.folder)!r}; name the folder with STORE=.")
-    tally, backups = Tally(), Backups(store.folder, say)
-    treat = partial(_treat, tally, fix, say)
+    tally, copies = Tally(), store.folder / "backups" / time.strftime("%Y-%m-%d_%H%M%S")
+
+    def treat(findings: list[Finding]) -> None:
+        for finding in findings:
+            tally.found += 1
+            say(f"{finding.kind}: {finding.what}.")
+            if finding.repair and not fix:
+                tally.repairable += 1
+            elif finding.repair:
+                try:
+                    repairs.back_up(finding.changes, copies, say)
+                    say(f"  repaired: {finding.repair()}.")
+                    tally.repaired += 1
+                except (OSError, sqlite3.Error, SQLAlchemyError) as error:  # a full disk, say
+                    say(f"  not repaired: {error}.")
+
     try:
         if store.tracking_uri.startswith("http"):
             say(f"{store.tracking_uri} is a server: its schema, addresses and files stay.")
             store.prepare()  # says so where it does not answer
         # One after the other: what the second reads is what the first has mended.
-        for find in (find_old_schema, find_old_optuna_schema, find_moved):
-            if not tally.left:
-                treat(at_rest(store, find(store, backups)))
+        for find in (repairs.find_old_schema, find_old_optuna_schema, repairs.find_moved):
+            found = [] if tally.left else find(store)
+            if swept := swept_studies(store):  # which relies on what the repairs change
+                way = f"end the sweep of {swept[0]} first"
+                found = [replace(one, what=f"{one.what}; {way}", repair=None) for one in found]
+            treat(found)
         if tally.left:
             say("The other records can be judged once this is repaired.")
         else:
             store.use()
             treat(find_left_running(store))
-            if has_runs(store):
-                treat(find_dangling_aliases(store, backups))
-            treat(find_orphans(store))
+            if _is_filled(store.tracking_uri):
+                treat(repairs.find_dangling_aliases(store))
+            treat(repairs.find_orphans(store))
     except sqlite3.DatabaseError as error:
         raise UserError(
             f"A database in {str(store.folder)!r} cannot be read ({error}); put back a copy, such "
@@ -94,75 +85,46 @@ def examine(store: Store, features: Path, fix: bool, say: Say) -> Tally:
     return tally
 
 
-def _treat(tally: Tally, fix: bool, say: Say, findings: list[Finding]) -> None:
-    """Says what is wrong, and repairs it if that was asked for."""
-    for finding in findings:
-        tally.found += 1
-        say(f"{finding.kind}: {finding.what}.")
-        if finding.repair and not fix:
-            tally.repairable += 1
-        elif finding.repair:
-            try:
-                say(f"  repaired: {finding.repair()}.")
-                tally.repaired += 1
-            except (OSError, sqlite3.Error, SQLAlchemyError) as error:  # a full disk, say
-                say(f"  not repaired: {error}.")
+def _is_filled(url: str) -> bool:
+    """Whether there is anything to ask MLflow or Optuna: in an empty place they make tables."""
+    return sqlite_file(url) is None or repairs.filled_database(url) is not None
 
 
-def at_rest(store: Store, findings: list[Finding]) -> list[Finding]:
-    """The findings, without their repairs while a sweep relies on what those change."""
-    if not (swept := swept_studies(store)):
-        return findings
-    way = f"end the sweep of {swept[0]} first"
-    return [replace(found, what=f"{found.what}; {way}", repair=None) for found in findings]
-
-
-def has_runs(store: Store) -> bool:
-    """Whether there is anything to ask MLflow: it makes tables in an empty place."""
-    return store.tracking_uri.startswith("http") or bool(filled_database(store.tracking_uri))
-
-
-def find_old_optuna_schema(store: Store, backups: Backups) -> list[Finding]:
+def find_old_optuna_schema(store: Store) -> list[Finding]:
     """Whether Optuna's database has the schema of the Optuna that is installed."""
-    database = filled_database(store.optuna_url)
-    found = database and revision(database)
     installed = optuna.storages.RDBStorage("sqlite://")  # in memory: to open an old one changes it
-    if found is None or found == installed.get_head_version():
-        return []
-    known = found in installed.get_all_versions()
-    return [schema_finding("Optuna", found, known, partial(_upgrade, store, backups))]
+    head, known = installed.get_head_version(), installed.get_all_versions()
+    return repairs.compare_schema(store, "Optuna", store.optuna_url, head, known, _upgrade)
 
 
-def _upgrade(store: Store, backups: Backups) -> str:
-    backups.before_changing(store.optuna_url)
-    storage = optuna.storages.RDBStorage(store.optuna_url, skip_compatibility_check=True)
+def _upgrade(url: str) -> None:
+    storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
     storage.upgrade()
-    return f"Optuna's database has the schema {storage.get_current_version()} now"
+    storage.engine.dispose()
 
 
 def find_left_running(store: Store) -> list[Finding]:
     """Studies with trials or runs that say RUNNING although no sweep is at work on them."""
     trials, runs = Counter(), Counter()
-    if not store.optuna_url.startswith("sqlite") or filled_database(store.optuna_url):
+    if _is_filled(store.optuna_url):
         storage = open_storage(store.optuna_url)
         for name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
             trials[name] = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    if has_runs(store):
+    if _is_filled(store.tracking_uri):
         client = store.client()
         experiments = [e.experiment_id for e in client.search_experiments(max_results=1000)]
         for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
             # The study's own, its trials' and seeds': those that a sweep ends.
             if run.data.tags.get("kind") in ("study", "trial", "seed"):
                 runs[run.data.tags["study_name"]] += 1
+    way = "no sweep is at work on it; the same `make sweep` settles that"
     return [
         Finding(
-            "running",
-            f"study {name!r}: {trials[name]} trials and {runs[name]} runs say RUNNING, and no "
-            "sweep is at work on it; the same `make sweep` settles that",
+            "running", f"study {s!r}: {trials[s]} trials and {runs[s]} runs say RUNNING, and {way}"
         )
-        for name in sorted(trials | runs)
-        if trials[name] + runs[name] and not is_held(study_lock(store, name))
+        for s in sorted(+trials | runs)
+        if not holder(study_lock(store, s))
     ]
 
 
@@ -170,15 +132,11 @@ def find_broken_features(folder: Path) -> list[Finding]:
     """Entries of the feature store that are not whole; every byte of it is read for that."""
     if not folder.is_dir():
         return []
-    features = FeatureStore(folder, 0)
-    return [
-        Finding(
-            "features",
-            f"entry {name[:8]} in {folder}: {reason}",
-            partial(_discard, features, name),
-        )
-        for name, reason in features.check()
-    ]
+    features, found = FeatureStore(folder, 0), []
+    for name, reason in features.check():
+        what = f"entry {name[:8]} in {folder}: {reason}"
+        found.append(Finding("features", what, partial(_discard, features, name)))
+    return found
 
 
 def _discard(features: FeatureStore, name: str) -> str:

@@ -18,9 +18,9 @@ from nutclf.model.prefix import Runner
 from nutclf.process import n_threads, native_messages_hidden
 from nutclf.serve.answers import champion_uri
 from nutclf.track.models import LoadSplit, load_metadata, load_model
+from nutclf.track.promotion import open_test
 from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.runs import Run, write_json
-from nutclf.track.sealed import open_test
 from nutclf.track.store import Store
 
 # Tried with the pinned TensorFlow. 100 MB that only this needs, hence not among the requirements.

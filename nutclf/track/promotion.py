@@ -1,35 +1,36 @@
-"""The one way to the champion: compare, explain in writing, move the alias, prove it."""
+"""The one way to the champion: compare, test once, explain in writing, move the alias, prove it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 
 from nutclf.config import Objective
+from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import SIGNIFICANCE, Comparison, Rate, compare
 from nutclf.evaluate.metrics import classification_metrics
-from nutclf.track.evaluation import stored_predictions
-from nutclf.track.models import LoadSplit, reload, reload_proved
+from nutclf.evaluate.predictions import labels, probabilities, write_predictions
+from nutclf.track.evaluation import FOLDER, stored_json, stored_predictions, write_evaluation
+from nutclf.track.models import LoadSplit, Reloaded, reload, reload_proved
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
-from nutclf.track.runs import Run
-from nutclf.track.sealed import FindLeaks, OnTest, judge_on_test
+from nutclf.track.runs import Run, write_json
 from nutclf.track.store import Store, lock_model
 
+FindLeaks = Callable[[], Mapping[str, str]]
+"""Gives each test image that train or valid has too, with the path of the image there."""
+
 _TAGS = ("study_name", "data_fingerprint", "data_source")  # of the run, for its version too
+_LEAKS, _WHOLE = "test_leaks", "test_with_leaks"
+_NAMED = 5  # leaks that a sentence lists; the tag and the artifact have all
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A registered model with its predictions.
-
-    Attributes:
-      version: in the registry.
-      classes: in the model's order.
-      out_of_fold: of the training split, when it was cross-validated.
-      valid: of today's valid split.
-    """
+    """A registered model, with its predictions: of today's valid split, and any out of fold."""
 
     version: ModelVersion
     classes: list[str]
@@ -80,10 +81,8 @@ def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdic
         wins = found.difference > 0 and found.p_value < SIGNIFICANCE
         return Verdict(wins, f"Out of fold: {found.sentence(*names)}", found)
     metric = objective.by_epoch.removeprefix("valid_")
-    new, old = (
-        classification_metrics(table, rival.classes)[metric]
-        for table in (rival.valid, champion.valid)
-    )
+    new = classification_metrics(rival.valid, rival.classes)[metric]
+    old = classification_metrics(champion.valid, rival.classes)[metric]
     found = compare(champion.valid, rival.valid, rival.classes)
     reason = f"Its valid {metric} {new:.4f} against {old:.4f} on the same images."
     wins = objective.better_than(new, old) if not objective.cross_validated else new < old
@@ -92,14 +91,10 @@ def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdic
 
 @dataclass(frozen=True)
 class Promotion:
-    """What was decided about the version of a study's best model.
+    """What was decided about a version, as its description says, too.
 
-    Attributes:
-      version: its number.
-      is_champion: whether the alias points at it now.
-      reason: as written into the version's description.
-      test: accuracy on the test images that no other split has; None when there are none.
-      uri: of the champion, to be loaded.
+    `test` is its accuracy on the test images that no other split has, None when there are none;
+    `uri` leads to the champion.
     """
 
     version: int
@@ -121,20 +116,11 @@ def promote(
 ) -> Promotion:
     """Registers a study's best model, and makes it champion if it beats the present one.
 
-    Args:
-      store: of the records.
-      experiment: its name is also the registered model's.
-      study_name: whose best finished run is taken.
-      objective: what "best" is.
-      load_split: reads the images; "test" is asked for once a run, and that is counted.
-      fingerprint: of the data that `load_split` reads.
-      find_leaks: names the test images that are in train or valid too; they are left out of the
-        headline figures.
-      force: a person's reason to make the model champion whatever the comparison says.
+    `load_split` is asked for "test" once a run, and that is counted; `force` is a person's reason
+    to make the model champion whatever the comparison says.
 
     Raises:
-      UserError: the study has no finished run, or was trained on other data; or another promotion
-        does not end.
+      UserError: the study has no finished run, or other data, or another promotion does not end.
       RuntimeError: the registry, or the reloaded model, does not hold what it should.
     """
     client, registry = store.client(), Registry(store.client(), experiment)
@@ -143,22 +129,35 @@ def promote(
     reloaded = reload_proved(store, uri, run, load_split)
     with lock_model(store, experiment):  # two studies may end at once
         on_test = judge_on_test(run, reloaded, load_split, find_leaks)
-        tags = {key: found.data.tags[key] for key in _TAGS}
-        version = registry.register(uri, run.run_id, tags)
-        before = registry.at(CHAMPION)
-        rival = Candidate(version, reloaded.classes, stored_predictions(run, "cv"), reloaded.valid)
-        verdict = _verdict(store, rival, before, objective, load_split, force)
-        reason = _in_words(found, version, before, objective, verdict, on_test)
-        if not (_same(before, version) and before.description):  # why it became champion stays
+        version = registry.register(uri, run.run_id, {key: found.data.tags[key] for key in _TAGS})
+        before, known = registry.at(CHAMPION), False
+        if before is None:
+            did, verdict = "is champion:", Verdict(True, "there was none before.")
+        elif known := before.version == version.version:
+            did, verdict = "is champion already:", Verdict(True, "still the best of its study.")
+        else:
+            present = reload(store, before.source, load_split)
+            verdict = judge(_rival(run, version, reloaded), _rival(run, before, present), objective)
+            if force and not verdict.wins:
+                verdict = replace(verdict, wins=True, reason=f"By force: {force} {verdict.reason}")
+            verb = "replaces" if verdict.wins else "does not replace"
+            did = f"{verb} champion version {before.version}."
+        value = f"{objective.metric} {found.data.metrics[objective.metric]:.4f}"
+        reason = (
+            f"Version {version.version} ({found.info.run_name} of study {study_name}, {value}) "
+            f"{did} {verdict.reason} {on_test.sentence()}"
+        )
+        if not (known and before.description):  # why it became champion stays
             registry.describe(version, reason, verdict.tags | on_test.tags)
         champion = f"models:/{experiment}@{CHAMPION}"
         if verdict.wins:
             registry.point(CHAMPION, version)
-            if before is not None and not _same(before, version):
+            if before is not None and not known:
                 registry.point(PREVIOUS, before)  # the way back
             reload_proved(store, champion, run, load_split)
-            if _same(registry.at(CHALLENGER), version):
-                registry.drop(CHALLENGER)
+            challenger = registry.at(CHALLENGER)
+            if challenger is not None and challenger.version == version.version:
+                client.delete_registered_model_alias(experiment, CHALLENGER)
         else:
             registry.point(CHALLENGER, version)
     return Promotion(version.version, verdict.wins, reason, on_test.clean, champion)
@@ -186,49 +185,93 @@ def _best(
     return found
 
 
-def _in_words(
-    found: MlflowRun,
-    version: ModelVersion,
-    before: ModelVersion | None,
-    objective: Objective,
-    verdict: Verdict,
-    on_test: OnTest,
-) -> str:
-    if before is None:
-        did = "is champion:"
-    elif _same(before, version):
-        did = "is champion already:"
-    else:
-        verb = "replaces" if verdict.wins else "does not replace"
-        did = f"{verb} champion version {before.version}."
-    value = found.data.metrics[objective.metric]
-    who = f"{found.info.run_name} of study {found.data.tags['study_name']}"
-    return (
-        f"Version {version.version} ({who}, {objective.metric} {value:.4f}) {did} "
-        f"{verdict.reason} {on_test.sentence()}"
-    )
+def _rival(run: Run, version: ModelVersion, model: Reloaded) -> Candidate:
+    out_of_fold = stored_predictions(Run(run.client, version.run_id), "cv")
+    return Candidate(version, model.classes, out_of_fold, model.valid)
 
 
-def _verdict(
-    store: Store,
-    rival: Candidate,
-    champion: ModelVersion | None,
-    objective: Objective,
-    load_split: LoadSplit,
-    force: str,
-) -> Verdict:
-    if champion is None:
-        return Verdict(True, "there was none before.")
-    if _same(champion, rival.version):
-        return Verdict(True, "still the best of its study.")
-    present = reload(store, champion.source, load_split)
-    out_of_fold = stored_predictions(Run(store.client(), champion.run_id), "cv")
-    champion = Candidate(champion, present.classes, out_of_fold, present.valid)
-    found = judge(rival, champion, objective)
-    if force and not found.wins:
-        return Verdict(True, f"By force: {force} {found.reason}", found.comparison)
-    return found
+@dataclass(frozen=True)
+class OnTest:
+    """Accuracy on the test split: `clean`, the headline, leaves out what another split has, too.
+
+    It is None when nothing is left; `leaks` has the image of train or valid by the test image.
+    """
+
+    clean: Rate | None
+    with_leaks: Rate
+    leaks: Mapping[str, str]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The leaks by name, if there are any."""
+        return {_LEAKS: "; ".join(self._named())} if self.leaks else {}
+
+    def sentence(self) -> str:
+        """Both figures, for people, and why they differ."""
+        if not self.leaks:
+            return f"Test accuracy {self.with_leaks}."
+        named = self._named()
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        listed = ", ".join(named[:_NAMED]) + more
+        if self.clean is None:
+            return (
+                f"No test accuracy: train or valid have every test image too ({listed}); "
+                f"on those {self.with_leaks}."
+            )
+        return (
+            f"Test accuracy {self.clean}, without {len(named)} of {self.with_leaks.n} test images "
+            f"that train or valid have too ({listed}); with them {self.with_leaks}."
+        )
+
+    def _named(self) -> list[str]:
+        return [f"{test} is {other}" for test, other in self.leaks.items()]
 
 
-def _same(one: ModelVersion | None, other: ModelVersion) -> bool:
-    return one is not None and one.version == other.version
+def judge_on_test(
+    run: Run, reloaded: Reloaded, load_split: LoadSplit, find_leaks: FindLeaks
+) -> OnTest:
+    """Scores a model on the test split, once; afterwards the run's records answer.
+
+    Metrics, matrix and predictions named `test` leave out the images that another split has too;
+    `test_accuracy_with_leaks`, `predictions_test_with_leaks.csv` and `test_leaks` (how many; a tag
+    names them) are logged beside them.
+    """
+    leaks, whole = stored_json(run, f"{_LEAKS}.json"), stored_predictions(run, _WHOLE)
+    if whole is None:  # nothing leaked, or the split was not opened
+        whole = stored_predictions(run, "test")
+    if leaks is not None and whole is not None:
+        return _figures(whole, leaks)
+    found = find_leaks()
+    if whole is None:
+        whole = reloaded.predict(open_test(run, load_split, reloaded.image_size))
+    leaks = {path: found[path] for path in whole["path"] if path in found}
+    # All predictions first and the leaks last: wherever this is killed, it can be done again.
+    if leaks:
+        with run.artifacts() as folder:
+            (folder / FOLDER).mkdir()
+            write_predictions(whole, folder / FOLDER / f"predictions_{_WHOLE}.csv")
+    on_test, clean = _figures(whole, leaks), whole[~whole["path"].isin(leaks)]
+    if len(clean):
+        y_true, _ = labels(clean, reloaded.classes)
+        # From the probabilities, and not from the column that the matrix is made of.
+        accuracy = np.mean(probabilities(clean, reloaded.classes).argmax(axis=1) == y_true)
+        write_evaluation(run, "test", clean, reloaded.classes, float(accuracy))
+    run.metrics({"test_accuracy_with_leaks": on_test.with_leaks.share, _LEAKS: len(leaks)})
+    run.tags(on_test.tags)
+    with run.artifacts() as folder:
+        write_json(folder / FOLDER / f"{_LEAKS}.json", leaks)
+    return on_test
+
+
+def open_test(run: Run, load_split: LoadSplit, image_size: int) -> Split:
+    """Reads the test split, and counts that on the run of the model that will see it."""
+    images = load_split("test", image_size)
+    openings = int(run.client.get_run(run.run_id).data.tags.get("test_openings", 0))
+    run.tags({"test_openings": openings + 1})
+    return images
+
+
+def _figures(whole: pd.DataFrame, leaks: Mapping[str, str]) -> OnTest:
+    right, clean = whole["y_true"] == whole["y_pred"], ~whole["path"].isin(leaks)
+    headline = Rate(int(right[clean].sum()), int(clean.sum())) if clean.any() else None
+    return OnTest(headline, Rate(int(right.sum()), len(whole)), leaks)

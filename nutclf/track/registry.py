@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from mlflow.entities import Run as MlflowRun
-from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -46,32 +45,21 @@ class Registry:
             self.client.set_model_version_tag(self.name, version.version, key, value)
 
     def point(self, alias: str, version: ModelVersion) -> None:
-        """Moves an alias and reads it back.
-
-        Raises:
-          RuntimeError: the registry says something else afterwards.
-        """
+        """Moves an alias, and reads it back; `RuntimeError` where it is not there then."""
         self.client.set_registered_model_alias(self.name, alias, version.version)
         now = self.at(alias)
         if now is None or now.version != version.version:
-            found = now.version if now else "nothing"
             raise RuntimeError(
                 f"alias {alias} of {self.name} was set to version {version.version}, "
-                f"but the registry answers {found}"
+                f"but the registry answers {now.version if now else 'nothing'}"
             )
-
-    def drop(self, alias: str) -> None:
-        """Removes an alias, if it is there."""
-        if self.at(alias) is not None:
-            self.client.delete_registered_model_alias(self.name, alias)
 
 
 def model_uri(client: MlflowClient, run: MlflowRun) -> str:
     """Address of the model that a run logged."""
-    outputs = run.outputs.model_outputs if run.outputs else []
-    if not outputs:
-        raise LookupError(f"run {run.info.run_name!r} logged no model")
-    return f"models:/{outputs[-1].model_id}"
+    if run.outputs and run.outputs.model_outputs:
+        return f"models:/{run.outputs.model_outputs[-1].model_id}"
+    raise LookupError(f"run {run.info.run_name!r} logged no model")
 
 
 def best_run(
@@ -79,11 +67,10 @@ def best_run(
 ) -> MlflowRun | None:
     """The finished trial run of a study with the best objective; None when there is none."""
     order = "DESC" if objective.direction == "maximize" else "ASC"
+    query = f"tags.study_name = {quoted(study_name)} AND tags.kind = 'trial'"
     runs = client.search_runs(
         [experiment_id],
-        f"tags.study_name = {quoted(study_name)} AND tags.kind = 'trial' "
-        "AND attributes.status = 'FINISHED'",
-        ViewType.ACTIVE_ONLY,
+        f"{query} AND attributes.status = 'FINISHED'",
         order_by=[f"metrics.`{objective.metric}` {order}", "attributes.start_time ASC"],
         max_results=1,
     )

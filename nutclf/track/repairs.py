@@ -1,10 +1,9 @@
 """What kills, moves and deletions leave wrong in MLflow's records and files, and how to mend it."""
 
-import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -21,46 +20,38 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from nutclf.track.store import Store, made_aside, sqlite_file
 
 _BUSY_S = 60.0
+Upgrade = Callable[[str], None]
+_ID = "[0-9a-f]" * 32  # a run's, as `Path.glob` takes it
+_FILES = {"runs": "artifact_uri", "logged_models": "artifact_location"}
+_ADDRESSES = {"experiments": "artifact_location", "model_versions": "storage_location"} | _FILES
+"""Tables and columns in which MLflow keeps absolute addresses."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One thing that is wrong, in a word and in words without a full stop.
 
-    Attributes:
-      kind: a word for it: schema, moved, running, alias, orphan, features.
-      what: what is wrong, for a person, without a full stop.
-      repair: mends it, and returns what it did, likewise; None where a person has to.
+    `repair` mends it, and returns what it did, likewise; None where a person has to. `changes` is
+    the address of the database that it changes, which is to be copied before.
     """
 
     kind: str
     what: str
     repair: Callable[[], str] | None = None
+    changes: str = ""
 
 
-class Backups:
-    """Copies SQLite files before they are changed, each once, into `backups/<time>/` of the store.
-
-    Args:
-      folder: of the store.
-      say: gets a line a copy.
-    """
-
-    def __init__(self, folder: Path, say: Callable[[str], None]):
-        self._folder = folder / "backups" / time.strftime("%Y-%m-%d_%H%M%S")
-        self._say = say
-
-    def before_changing(self, url: str) -> None:
-        """Copies the database at an address; a server's is for whoever runs it to copy."""
-        database = filled_database(url)
-        if database and not (copy := self._folder / database.name).exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            copy_database(database, copy)
-            self._say(f"copied {database.name} to {copy} before changing it")
+def back_up(url: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Copies the SQLite file at an address, once; a server's is for whoever runs it to copy."""
+    database = filled_database(url)
+    if database and not (copy := folder / database.name).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy_database(database, copy)
+        say(f"copied {database.name} to {copy} before changing it")
 
 
-def copy_database(database: Path, to: Path) -> None:
-    """Copies a database in SQLite's own way: a plain copy of one that is in use is torn."""
+def _copy_database(database: Path, to: Path) -> None:
+    """Copies in SQLite's own way: a plain copy of a database that is in use is torn."""
     with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(to)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode=DELETE")  # one file, whatever is opened beside it
@@ -73,199 +64,127 @@ def filled_database(url: str) -> Path | None:
 
 
 def revision(database: Path) -> str | None:
-    """Which schema a database says it has; None where it does not say.
-
-    Read without MLflow and Optuna: both may change an older database that they open.
-    """
-    with closing(sqlite3.connect(database)) as connection:
-        if "alembic_version" not in _tables(connection):
-            return None
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        return row[0] if row else None
-
-
-def find_old_schema(store: Store, backups: Backups) -> list[Finding]:
-    """Whether MLflow's tables are those of another version, or were left half made."""
-    database = filled_database(store.tracking_uri)
-    if database is None:
-        return []
-    with closing(sqlite3.connect(database)) as connection:
-        tables = _tables(connection)
-        empty = "experiments" in tables and not _has_records(connection, tables)
-    half_made = any(table.startswith("_alembic_tmp_") for table in tables)
-    migrations = ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
-    known = {None, *(script.revision for script in migrations.walk_revisions())}
-    found = revision(database)
-    if "experiments" not in tables or (found == migrations.get_current_head() and not half_made):
-        return []
-    if empty and found in known:
-        # Migrations that were killed do not go on: "table already exists", "duplicate column".
-        what = "MLflow's tables are old or half made, and without a record"
-        return [Finding("schema", what, partial(_make_anew, store, backups))]
-    return [schema_finding("MLflow", found, found in known, partial(_upgrade, store, backups))]
-
-
-def schema_finding(
-    library: str, found: str | None, known: bool, upgrade: Callable[[], str]
-) -> Finding:
-    """What to say of a database whose schema is not that of the installed library."""
-    what = f"{library}'s database has the schema {found}"
-    if not known:
-        return Finding("schema", f"{what} of a newer {library} than requirements.txt names")
-    return Finding("schema", f"{what}, an older one", upgrade)
-
-
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    return {row[0] for row in rows.fetchall()}
-
-
-def _has_records(connection: sqlite3.Connection, tables: set[str]) -> bool:
-    queries = ["SELECT 1 FROM experiments WHERE name != 'Default'"]  # which MLflow makes itself
-    queries += [f"SELECT 1 FROM {t}" for t in ("runs", "registered_models") if t in tables]
-    return any(connection.execute(query).fetchone() for query in queries)
-
-
-def _make_anew(store: Store, backups: Backups) -> str:
-    backups.before_changing(store.tracking_uri)
-    with store.lock(), made_aside(sqlite_file(store.tracking_uri)) as url:
-        store.make_tables(url)
-    return "MLflow's tables are made anew"
-
-
-def _upgrade(store: Store, backups: Backups) -> str:
-    backups.before_changing(store.tracking_uri)
-    database = sqlite_file(store.tracking_uri)
-    with store.lock(), made_aside(database) as url:  # ended half-way, it has changed nothing
-        copy_database(database, sqlite_file(url))
-        mlflow.db.upgrade.callback(url)  # what `mlflow db upgrade` runs
-    return f"MLflow's database has the schema {revision(database)} now"
-
-
-def find_moved(store: Store, backups: Backups) -> list[Finding]:
-    """Old places of this store that the absolute addresses in its records still lead to."""
-    database = filled_database(store.tracking_uri)
-    if database is None:
-        return []
-    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
-        roots = _old_roots(connection, store.artifact_root)
-    found = []
-    for root, prefixes in sorted(roots.items()):
-        what = f"addresses in its records lead to {root}, and the store is in {store.folder}"
-        repair = partial(_bring_home, store, backups, root, prefixes)
-        if root.exists() and not store.artifact_root.exists():
-            what, repair = f"{what}; put that folder beside the database, too", None
-        found.append(Finding("moved", what, repair))
-    return found
-
-
-def local_folder(uri: str | None) -> Path | None:
-    """The folder that an artifact address means; None when it is on no disk of this machine."""
-    if not uri or urlparse(uri).scheme not in ("", "file"):
+    """Which schema a database says it has, read without MLflow and Optuna, which may change it."""
+    if not _query(database, "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"):
         return None
-    return Path(local_file_uri_to_path(uri))
+    rows = _query(database, "SELECT version_num FROM alembic_version")
+    return rows[0][0] if rows else None
 
 
-def _old_roots(connection: sqlite3.Connection, here: Path) -> dict[Path, set[str]]:
-    """Folders of artifacts elsewhere, laid out as ours, <store>/artifacts/<experiment>.
+def _query(database: Path, query: str) -> list[tuple]:
+    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
+        return connection.execute(query).fetchall()
 
-    Each with the ways in which addresses below it begin, a slash at their end.
-    """
-    found: dict[Path, set[str]] = {}
-    for name, location in connection.execute("SELECT name, artifact_location FROM experiments"):
-        folder = local_folder(location)
-        if folder is None or folder.name != name or folder.parent.name != here.name:
-            continue
-        # A link left at the old place leads here: nothing is wrong.
-        if folder.parent.resolve() != here:
-            starts = {location.rpartition("/")[0], folder.parent.as_uri(), str(folder.parent)}
-            found.setdefault(folder.parent, set()).update(f"{start}/" for start in starts)
+
+def find_old_schema(store: Store) -> list[Finding]:
+    """Whether MLflow's tables are those of another version."""
+    migrations = ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
+    head, known = migrations.get_current_head(), [s.revision for s in migrations.walk_revisions()]
+    upgrade = mlflow.db.upgrade.callback  # what `mlflow db upgrade` runs
+    return compare_schema(store, "MLflow", store.tracking_uri, head, known, upgrade)
+
+
+def compare_schema(
+    store: Store, library: str, url: str, head: str, known: list[str], upgrade: Upgrade
+) -> list[Finding]:
+    """Whether a database has another schema than `head`; the installed library can read `known`."""
+    database = filled_database(url)
+    found = revision(database) if database else None
+    if found in (None, head):
+        return []
+    what = f"{library}'s database has the schema {found}"
+    if found not in known:
+        return [Finding("schema", f"{what} of a newer {library} than requirements.txt names")]
+    repair = partial(_upgrade, store, library, database, upgrade)
+    return [Finding("schema", f"{what}, an older one", repair, url)]
+
+
+def _upgrade(store: Store, library: str, database: Path, upgrade: Upgrade) -> str:
+    with store.lock(), made_aside(database) as url:  # ended half-way, it has changed nothing
+        _copy_database(database, sqlite_file(url))
+        upgrade(url)
+    return f"{library}'s database has the schema {revision(database)} now"
+
+
+def find_moved(store: Store) -> list[Finding]:
+    """Old places of this store that the absolute addresses in its records still lead to."""
+    if (database := filled_database(store.tracking_uri)) is None:
+        return []
+    here, old = store.artifact_root, {}
+    for name, uri in _query(database, "SELECT name, artifact_location FROM experiments"):
+        folder = _local_folder(uri)
+        # Laid out as ours, <store>/artifacts/<experiment>; a link left at the old place leads here.
+        ours = folder and (folder.parent.name, folder.name) == (here.name, name)
+        if ours and folder.parent.resolve() != here:
+            old[uri.rpartition("/")[0]] = folder.parent
+    found = []
+    for start, root in sorted(old.items()):
+        what = f"addresses in its records lead to {root}, and the store is in {store.folder}"
+        repair = partial(_bring_home, database, start, root, here)
+        if root.exists() and not here.exists():
+            what, repair = f"{what}; put that folder beside the database, too", None
+        found.append(Finding("moved", what, repair, store.tracking_uri))
     return found
 
 
-def _bring_home(store: Store, backups: Backups, root: Path, prefixes: set[str]) -> str:
-    backups.before_changing(store.tracking_uri)
-    database, here = filled_database(store.tracking_uri), store.artifact_root
-    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
-        brought = _copy_missing(connection, root, here)
-        with connection:  # one transaction
-            count = _rewrite(connection, prefixes, here)
-    left_there = f"; {brought} folders that were only there are copied" if brought else ""
+def _local_folder(uri: str | None) -> Path | None:
+    """The folder that an artifact address means; None when it is on no disk of this machine."""
+    local = uri and urlparse(uri).scheme in ("", "file")
+    return Path(local_file_uri_to_path(uri)) if local else None
+
+
+def _bring_home(database: Path, start: str, root: Path, here: Path) -> str:
+    """Rewrites addresses; files that only the old place has, of runs since, are copied first."""
+    missing = {}
+    for table, column in _FILES.items():
+        for (uri,) in _query(database, f"SELECT {column} FROM {table}"):
+            if uri and uri.startswith(f"{start}/") and (folder := _local_folder(uri)).is_dir():
+                missing[folder] = here / folder.relative_to(root)
+    missing = {folder: target for folder, target in missing.items() if not target.exists()}
+    for folder, target in missing.items():
+        shutil.copytree(folder, target)
+    count, length = 0, len(start)
+    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection, connection:
+        for table, column in _ADDRESSES.items():  # in one transaction
+            count += connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE substr({column}, 1, ?) = ?",
+                (here.as_uri(), length + 1, length + 1, f"{start}/"),
+            ).rowcount
+    left_there = f"; {len(missing)} folders that were only there are copied" if missing else ""
     return f"{count} addresses lead to {here} now{left_there}"
 
 
-def _copy_missing(connection: sqlite3.Connection, root: Path, here: Path) -> int:
-    """Copies what records name and only the old place has, as runs after a move leave it."""
-    rows = connection.execute(
-        "SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM logged_models"
-    ).fetchall()
-    folders = {folder for (uri,) in rows if (folder := local_folder(uri))}
-    brought = 0
-    for folder in folders:
-        if folder.is_relative_to(root) and folder.is_dir():
-            target = here / folder.relative_to(root)
-            if not target.exists():
-                shutil.copytree(folder, target)
-                brought += 1
-    return brought
-
-
-def _rewrite(connection: sqlite3.Connection, prefixes: set[str], here: Path) -> int:
-    """Changes every value that begins with the old place, in whatever column it is.
-
-    A value that names it further in, such as a traceback, is history and stays.
-    """
-    total = 0
-    for table in _tables(connection):
-        for _, column, kind, *_ in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
-            if not kind.upper().startswith(("VARCHAR", "TEXT")):
-                continue
-            for prefix in prefixes:
-                now = f"{here.as_uri() if prefix.startswith('file:') else here}/"
-                total += connection.execute(
-                    f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '
-                    f'WHERE substr("{column}", 1, ?) = ?',
-                    (now, len(prefix) + 1, len(prefix), prefix),
-                ).rowcount
-    return total
-
-
-def find_dangling_aliases(store: Store, backups: Backups) -> list[Finding]:
+def find_dangling_aliases(store: Store) -> list[Finding]:
     """Aliases that lead to no model that can be opened: a version or its files are gone."""
-    client = store.client()
-    return [
-        Finding(
-            "alias",
-            f"{model.name}@{alias} points at version {version}, {reason}",
-            partial(_remove_alias, store, backups, model.name, alias),
-        )
-        for model in client.search_registered_models(max_results=1000)
-        for alias, version in model.aliases.items()
-        if (reason := _why_nowhere(client, model.name, version))
-    ]
+    client, found = store.client(), []
+    for model in client.search_registered_models(max_results=1000):
+        for alias, version in model.aliases.items():
+            if reason := _why_nowhere(client, model.name, version):
+                what = f"{model.name}@{alias} points at version {version}, {reason}"
+                repair = partial(_remove_alias, client, model.name, alias)
+                found.append(Finding("alias", what, repair, store.tracking_uri))
+    return found
 
 
 def _why_nowhere(client: MlflowClient, name: str, version: str) -> str | None:
     try:
-        folder = local_folder(client.get_model_version_download_uri(name, version))
+        folder = _local_folder(client.get_model_version_download_uri(name, version))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return "which was deleted"
         raise
     if folder is None:  # on a server, which looks after its own
         return None
-    description = folder / "MLmodel"
-    if not description.is_file():
+    if not (folder / "MLmodel").is_file():
         return "whose files are gone"
-    of_keras = "keras_version:" in description.read_text(encoding="utf-8")
-    if of_keras and not (folder / "data" / "model.keras").is_file():
-        return "whose network is gone"
-    return None
+    of_keras = "keras_version:" in (folder / "MLmodel").read_text(encoding="utf-8")
+    gone = of_keras and not (folder / "data" / "model.keras").is_file()
+    return "whose network is gone" if gone else None
 
 
-def _remove_alias(store: Store, backups: Backups, name: str, alias: str) -> str:
-    backups.before_changing(store.tracking_uri)
-    store.client().delete_registered_model_alias(name, alias)
+def _remove_alias(client: MlflowClient, name: str, alias: str) -> str:
+    client.delete_registered_model_alias(name, alias)
     return (
         f"{name}@{alias} is removed; `make promote` with the STUDY and DATA of a sweep chooses "
         "anew; a study whose best model has lost its files needs a sweep under another NAME"
@@ -277,15 +196,12 @@ def find_orphans(store: Store) -> list[Finding]:
 
     Only where the database lies beside them: another one does not know what all of them are.
     """
-    database = filled_database(store.tracking_uri)
+    database, root = filled_database(store.tracking_uri), store.artifact_root
     if database is None or database.resolve() != store.folder / "mlflow.db":
         return []
-    # In this order: a run is recorded before its folder is made.
-    folders = sorted(_run_and_model_folders(store.artifact_root))
-    with closing(sqlite3.connect(database)) as connection:
-        known = connection.execute(
-            "SELECT run_uuid FROM runs UNION SELECT model_id FROM logged_models"
-        ).fetchall()
+    # Folders first: a run is recorded before its folder is made.
+    folders = sorted([*root.glob(f"*/{_ID}"), *root.glob(f"*/models/m-{_ID}")])
+    known = _query(database, "SELECT run_uuid FROM runs UNION SELECT model_id FROM logged_models")
     found = []
     for folder in folders:
         if (folder.name,) not in known:
@@ -293,15 +209,6 @@ def find_orphans(store: Store) -> list[Finding]:
             what = f"{folder.relative_to(store.folder)} ({megabytes:.1f} MB) is in no record"
             found.append(Finding("orphan", what, partial(_move_out, store, folder)))
     return found
-
-
-def _run_and_model_folders(root: Path) -> Iterator[Path]:
-    for path in root.glob("*/*"):
-        if re.fullmatch(r"[0-9a-f]{32}", path.name):
-            yield path
-    for path in root.glob("*/models/m-*"):
-        if re.fullmatch(r"m-[0-9a-f]{32}", path.name):
-            yield path
 
 
 def _move_out(store: Store, folder: Path) -> str:

@@ -17,12 +17,7 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_USER,
-)
+from mlflow.utils import mlflow_tags
 
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
@@ -31,13 +26,11 @@ from nutclf.track.store import Store, user_name
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """An Optuna trial's state, and the status of its run: never anything else."""
 
-_MAX_TAG = 4000  # characters; MLflow refuses more than 8000
-
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The data set as a run remembers it: a row an image (path, split, label, sha256), its classes
-    in the order of the labels, where it lay, and its kind, "photographs" or "drawn"."""
+    """The data set as a run remembers it: `files` has a row an image, with path, split, label and
+    sha256; `classes` are in the order of the labels; `kind` is "photographs" or "drawn"."""
 
     files: pd.DataFrame
     classes: tuple[str, ...]
@@ -47,7 +40,6 @@ class DataRecord:
 
     @classmethod
     def of(cls, source: DataSource) -> "DataRecord":
-        """The record of a data set that was found."""
         data = source.data
         files = data.files.assign(label=[data.classes[i] for i in data.files["label"]])
         return cls(files, data.classes, data.root, data.fingerprint, source.kind)
@@ -59,7 +51,7 @@ class DataRecord:
 
 
 class Run:
-    """An existing run, written to as things happen."""
+    """A run that exists."""
 
     def __init__(self, client: MlflowClient, run_id: str):
         self.client, self.run_id = client, run_id
@@ -76,14 +68,14 @@ class Run:
         self.client.log_batch(self.run_id, params=rows)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs finite numbers; one call, one transaction."""
-        now = _now()
-        rows = [Metric(metric_key(key), float(v), now, step) for key, v in metrics.items()]
+        """Logs finite numbers, all or none; what MLflow refuses in a name becomes a hyphen."""
+        now, refused = int(time.time() * 1000), re.compile(r"[^\w\-. :/]")  # in a metric's name
+        rows = [Metric(refused.sub("-", k), float(v), now, step) for k, v in metrics.items()]
         self.client.log_batch(self.run_id, metrics=rows)
 
     def tags(self, tags: Mapping[str, object]) -> None:
-        """Sets tags; long values are cut."""
-        rows = [RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
+        """Sets tags; long values are cut: MLflow refuses more than 8000 characters."""
+        rows = [RunTag(key, str(value)[:4000]) for key, value in tags.items()]
         self.client.log_batch(self.run_id, tags=rows)
 
     @contextmanager
@@ -98,14 +90,10 @@ class Run:
         with warnings.catch_warnings():
             # Two of MLflow's resolvers claim a plain folder; either serves.
             warnings.filterwarnings("ignore", message="The specified dataset source can be")
-            dataset = mlflow.data.from_pandas(
-                record.files,
-                source=str(record.root),
-                name=record.root.name[:500],
-                digest=record.fingerprint[:12],
-            )
+            name, digest = record.root.name[:500], record.fingerprint[:12]
+            data = mlflow.data.from_pandas(record.files, str(record.root), name=name, digest=digest)
         tag = InputTag("mlflow.data.context", "training")
-        logged = DatasetInput(Dataset(**dataset.to_dict()), [tag])
+        logged = DatasetInput(Dataset(**data.to_dict()), [tag])
         self.client.log_inputs(self.run_id, [logged])
 
     def end(self, state: str, reason: str | None = None) -> None:
@@ -114,18 +102,7 @@ class Run:
         self.close(STATUS[state])
 
     def close(self, status: str) -> None:
-        """Closes the run with a status of MLflow's."""
         self.client.set_terminated(self.run_id, status)
-
-
-def _now() -> int:
-    """Milliseconds, as MLflow counts time."""
-    return int(time.time() * 1000)
-
-
-def metric_key(name: str) -> str:
-    """`name` with every character that MLflow refuses in a metric's name made a hyphen."""
-    return re.sub(r"[^\w\-. :/]", "-", name)
 
 
 def file_name(study: str) -> str:
@@ -143,12 +120,8 @@ def quoted(text: str) -> str:
 def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
     """The run of a study, made when it is not there yet; its trials' runs are its children."""
     client = store.client()
-    found = client.search_runs(
-        [experiment_id],
-        f"tags.study_name = {quoted(name)} AND tags.kind = 'study'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
+    query = f"tags.study_name = {quoted(name)} AND tags.kind = 'study'"
+    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"])
     if not found:
         own = {"study_name": name, "kind": "study"} | source_tags() | dict(tags)
         found = [client.create_run(experiment_id, run_name=name, tags=own)]
@@ -163,56 +136,42 @@ def trial_run(
     `kind` is "trial", or "seed" for the recipe of that trial fitted again from another seed.
     """
     experiment_id, study_name = parent.study
-    own = {
-        MLFLOW_PARENT_RUN_ID: parent.run_id,
-        "kind": kind,
-        "study_name": study_name,
-        "trial_number": str(number),
-        "trial_state": "RUNNING",
-    }
+    own = {mlflow_tags.MLFLOW_PARENT_RUN_ID: parent.run_id, "kind": kind, "study_name": study_name}
+    own |= {"trial_number": str(number), "trial_state": "RUNNING"}
     tags = own | source_tags() | dict(tags)
-    made = parent.client.create_run(experiment_id, start_time=_now(), tags=tags, run_name=name)
+    made = parent.client.create_run(experiment_id, tags=tags, run_name=name)
     return Run(parent.client, made.info.run_id)
 
 
 def running_children(parent: Run) -> list[MlflowRun]:
     """Runs of a study's trials and seeds that say RUNNING."""
-    return parent.client.search_runs(
-        [parent.study[0]],
-        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND attributes.status = 'RUNNING'",
-    )
+    return _children(parent, "attributes.status = 'RUNNING'")
 
 
 def scores_by_seed(parent: Run, number: int, metric: str) -> dict[int, float]:
     """What the recipe of a study's trial scored from each further seed that was finished."""
-    runs = parent.client.search_runs(
-        [parent.study[0]],
-        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND tags.kind = 'seed' "
-        f"AND tags.trial_number = '{number}' AND attributes.status = 'FINISHED'",
-    )
+    trial = f"tags.kind = 'seed' AND tags.trial_number = '{number}'"
+    runs = _children(parent, f"{trial} AND attributes.status = 'FINISHED'")
     return {int(run.data.params["seed"]): run.data.metrics[metric] for run in runs}
+
+
+def _children(parent: Run, which: str) -> list[MlflowRun]:
+    query = f"tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' AND {which}"
+    return parent.client.search_runs([parent.study[0]], query)
 
 
 @cache
 def source_tags() -> dict[str, str]:
     """Which code made a run: commit, whether files differed from it, and who ran it."""
-    tags = {MLFLOW_SOURCE_NAME: "nutclf", MLFLOW_USER: user_name()}
+    tags = {mlflow_tags.MLFLOW_SOURCE_NAME: "nutclf", mlflow_tags.MLFLOW_USER: user_name()}
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).parent
-    commit = _git("rev-parse", "HEAD", cwd=here)
-    if commit is None:
-        return tags | {"git_dirty": "unknown"}
-    changed = _git("status", "--porcelain", "--untracked-files=no", cwd=here)
-    return tags | {MLFLOW_GIT_COMMIT: commit, "git_dirty": str(bool(changed)).lower()}
-
-
-def _git(*arguments: str, cwd: Path) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=cwd, capture_output=True, text=True, timeout=10, check=True
-        )
+        said = subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, timeout=10)
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+        return tags | {"git_dirty": "unknown"}
+    commit, _, dirty = said.decode().strip().partition("-")
+    return tags | {mlflow_tags.MLFLOW_GIT_COMMIT: commit, "git_dirty": str(bool(dirty)).lower()}
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,16 +8,18 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlparse
 
 import mlflow
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
@@ -25,8 +27,7 @@ from nutclf.errors import UserError
 EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
 """Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
 
-# MLflow's own settings ask a server that is away for four minutes: too long before the first trial.
-_ONE_TRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_SERVER_S = 5  # MLflow itself asks a server that is away for four minutes
 _SQLITE = "sqlite:///"
 
 
@@ -34,11 +35,7 @@ _SQLITE = "sqlite:///"
 class Store:
     """Addresses of the records; making one touches nothing.
 
-    Attributes:
-      folder: of everything local; also of the locks.
-      tracking_uri: MLflow's, tracking and registry alike.
-      optuna_url: of Optuna's storage.
-      artifact_root: folder of a local store's artifacts; None leaves it to a tracking server.
+    `folder` has everything local, the locks too. `artifact_root` is None where a server has them.
     """
 
     folder: Path
@@ -50,14 +47,11 @@ class Store:
     def at(cls, folder: str | Path, environ: Mapping[str, str]) -> "Store":
         """The store in `folder`, unless the environment names servers of its own.
 
-        Raises:
-          UserError: MLFLOW_TRACKING_URI names a file store, which MLflow no longer writes.
+        Raises `UserError` when MLFLOW_TRACKING_URI names a file store.
         """
         root = Path(folder).expanduser().resolve()
         explicit = environ.get("MLFLOW_TRACKING_URI", "")
-        if explicit and "://" not in explicit.replace("file:", "://"):
-            explicit = f"file:{explicit}"
-        if explicit.startswith("file:"):
+        if explicit and urlparse(explicit).scheme in ("", "file"):
             raise UserError(
                 f"MLFLOW_TRACKING_URI is {explicit!r}, a file store, which MLflow 3.13 and later "
                 "refuse; unset it to use the database in STORE, or name a server or a sqlite file."
@@ -71,30 +65,28 @@ class Store:
         )
 
     def prepare(self) -> "Store":
-        """Makes the folder and MLflow's tables, and points MLflow's global settings here.
+        """Makes folder and tables, and points MLflow here; several processes may call it at once.
 
-        Several processes may call it at once. A server is asked once, for 5 s.
-
-        Raises:
-          UserError: the folder cannot be written, its tables are not those of this MLflow, or the
-            server does not answer.
+        Raises `UserError` when the folder cannot be written, its tables are not those of this
+        MLflow, or a server does not answer within 5 s.
         """
         self.use()
+        way_out = "start it, or unset MLFLOW_TRACKING_URI to use the database in STORE"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self.lock(), _environment(_ONE_TRY):
+            with self.lock():
                 if database := sqlite_file(self.tracking_uri):
-                    make_whole(database, self.make_tables)
+                    way_out = "`make doctor` says what is wrong with it, FIX=1 mends it"
+                    root = self.artifact_root.as_uri()
+                    make_whole(database, lambda url: SqlAlchemyStore(url, root).engine.dispose())
+                elif self.tracking_uri.startswith("http"):
+                    server = get_default_host_creds(self.tracking_uri)
+                    http_request(server, "/health", "GET", max_retries=0, timeout=_SERVER_S)
                 self.client().search_experiments(max_results=1)
                 # Write-ahead logging: the sweep and the UI do not lock each other out.
                 self._pragma("journal_mode=WAL")
         except MlflowException as error:
             reason = str(error).splitlines()[0][:200]
-            way_out = (
-                "`make doctor` says what is wrong with it, FIX=1 mends it"
-                if sqlite_file(self.tracking_uri)
-                else "start it, or unset MLFLOW_TRACKING_URI to use the database in STORE"
-            )
             raise UserError(
                 f"MLflow at {self.tracking_uri} does not answer as it should ({reason}); {way_out}."
             ) from error
@@ -105,10 +97,6 @@ class Store:
                 "can be with STORE=, or see with `make doctor` whether FIX=1 mends this one."
             ) from error
         return self
-
-    def make_tables(self, url: str) -> None:
-        """Makes MLflow's tables in an empty SQLite database, and closes it."""
-        SqlAlchemyStore(url, self.artifact_root.as_uri()).engine.dispose()
 
     def checkpoint(self) -> None:
         """Moves what write-ahead logging holds back into the database file: a copy is whole."""
@@ -125,7 +113,6 @@ class Store:
 
     def use(self) -> None:
         """Points MLflow's global settings here: a few of its functions read nothing else."""
-        os.environ["MLFLOW_TRACKING_URI"] = self.tracking_uri
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
 
@@ -133,8 +120,7 @@ class Store:
         """The id of the experiment called `name`, made when missing, its artifacts in the store."""
         client = self.client()
         with self.lock():
-            found = client.get_experiment_by_name(name)
-            if found is not None:
+            if found := client.get_experiment_by_name(name):
                 return found.experiment_id
             location = (self.artifact_root / name).as_uri() if self.artifact_root else None
             # Tells the UI to show training runs first, not traces of language models.
@@ -155,9 +141,7 @@ def sqlite_file(url: str) -> Path | None:
 def make_whole(database: Path, make: Callable[[str], None]) -> None:
     """Makes a SQLite database unless it is there; killed on the way, it leaves none.
 
-    Args:
-      database: its file. The caller holds the store's lock.
-      make: fills the new database at the address that it gets, and closes its connections.
+    To be called under the store's lock. `make` fills the database at an address, and closes it.
     """
     if not database.exists() or not database.stat().st_size:
         with made_aside(database) as url:
@@ -180,100 +164,77 @@ def made_aside(database: Path) -> Iterator[str]:
 
 
 def lock_study(store: Store, study_name: str) -> AbstractContextManager[None]:
-    """Only one driver sweeps a study.
-
-    Raises:
-      UserError: on entering, when another does; the sentence says who, and since when.
-    """
-    return hold(
+    """Only one driver sweeps a study; entering raises `UserError` while another does."""
+    return _hold(
         study_lock(store, study_name),
-        lambda holder: (
-            f"Study {study_name!r} is being swept by {holder}; wait for it, stop it, or give that "
-            "sweep more workers with WORKERS=."
-        ),
+        f"Study {study_name!r} is being swept by",
+        "wait for it, stop it, or give that sweep more workers with WORKERS=.",
     )
 
 
 def lock_model(store: Store, name: str, patience_s: float = 120.0) -> AbstractContextManager[None]:
-    """Only one promotion at a time decides on a registered model; the others wait.
-
-    Raises:
-      UserError: on entering, after `patience_s`.
-    """
-    return hold(
+    """Only one promotion at a time decides on a model; entering raises `UserError` in the end."""
+    return _hold(
         _lock_file(store, store.tracking_uri, "model", name),
-        lambda holder: (
-            f"A promotion to model {name!r} is under way by {holder}; when it has ended, give "
-            "`make promote` with the same STUDY and DATA."
-        ),
+        f"A promotion to model {name!r} is under way by",
+        "when it has ended, give `make promote` with the same STUDY and DATA.",
         patience_s,
     )
 
 
 def study_lock(store: Store, study_name: str) -> Path:
-    """The lock file of a study, beside Optuna's database, or in the store where that is a server's.
-
-    Processes at one server, but with different folders for STORE, do not see each other's.
-    """
+    """The lock file of a study; with a server for Optuna, whoever has another STORE has another."""
     return _lock_file(store, store.optuna_url, "study", study_name)
 
 
 def _lock_file(store: Store, url: str, kind: str, name: str) -> Path:
+    folder = (database.parent if (database := sqlite_file(url)) else store.folder) / "locks"
     # Names may be long, or differ only in what a file name cannot show.
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return _lock_folder(store, url) / f"{kind}-{quote(name, safe='')[:80]}-{digest}.lock"
-
-
-def _lock_folder(store: Store, url: str) -> Path:
-    database = sqlite_file(url)
-    return (database.parent if database else store.folder) / "locks"
+    return folder / f"{kind}-{quote(name, safe='')[:80]}-{digest}.lock"
 
 
 @contextmanager
-def hold(lock_file: Path, refusal: Callable[[str], str], patience_s: float = 0.5) -> Iterator[None]:
+def _hold(lock_file: Path, what: str, way_out: str, patience_s: float = 0.5) -> Iterator[None]:
     """Holds a lock; the system lets go of it when the process ends, also after SIGKILL.
 
-    Args:
-      lock_file: a text file beside it names the holder for others.
-      refusal: makes the sentence of the error from "user@host (pid 1) since 2026-01-31 12:00:00".
-      patience_s: how long to wait for another holder. Not 0: the lock may be only looked at, or its
-        new holder may not have put its name in the place of one that was killed.
-
-    Raises:
-      UserError: another process holds it.
+    It waits even for a driver: others may only look at the lock, or be about to sign as its holder.
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(lock_file), lock_file.with_suffix(".txt")
+    lock, signature = FileLock(lock_file), lock_file.with_suffix(".txt")
     try:
         lock.acquire(timeout=patience_s)
     except Timeout as error:
-        raise UserError(refusal(_read(holder) or "another process")) from error
+        raise UserError(f"{what} {_signed(lock_file)}; {way_out}") from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         me = f"{user_name()}@{socket.gethostname()} (pid {os.getpid()}) since {since}"
-        holder.write_text(me, encoding="utf-8")
+        signature.write_text(me, encoding="utf-8")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        signature.unlink(missing_ok=True)
         lock.release()
 
 
-def is_held(lock_file: Path) -> bool:
-    """Whether any process holds a lock now."""
+def holder(lock_file: Path) -> str:
+    """Who holds a lock now, "user@host (pid 1) since 2026-01-31 12:00:00"; "" for nobody."""
     if not lock_file.exists():  # to try a lock makes its file
-        return False
-    try:
-        with FileLock(lock_file, timeout=0):
-            return False
-    except Timeout:
-        return True
+        return ""
+    with suppress(Timeout), FileLock(lock_file, timeout=0):
+        return ""
+    return _signed(lock_file)
+
+
+def _signed(lock_file: Path) -> str:
+    with suppress(OSError):
+        return lock_file.with_suffix(".txt").read_text(encoding="utf-8") or "another process"
+    return "another process"
 
 
 def swept_studies(store: Store) -> list[str]:
-    """Who sweeps a study of the store now: one text for each, as in the sentences of `hold`."""
-    files = sorted(_lock_folder(store, store.optuna_url).glob("study-*.lock"))
-    held = [file for file in files if is_held(file)]
-    return [_read(file.with_suffix(".txt")) or "another process" for file in held]
+    """Who sweeps a study of the store now."""
+    files = sorted(study_lock(store, "").parent.glob("study-*.lock"))
+    return [who for file in files if (who := holder(file))]
 
 
 def user_name() -> str:
@@ -282,24 +243,3 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -21,15 +21,9 @@ def describe(recipe: Recipe) -> str:
     return f"{recipe.n_unfrozen} unfrozen · {recipe.lr_schedule}"
 
 
-def flatten(fields: Mapping, prefix: str = "") -> dict[str, object]:
+def flatten(fields: Mapping) -> dict[str, object]:
     """Nested dicts as one, with dotted keys."""
-    flat = {}
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return pd.json_normalize(fields).to_dict("records")[0]
 
 
 def log_settings(
@@ -37,52 +31,45 @@ def log_settings(
 ) -> None:
     """The recipe, the whole study and the data, as parameters and as `config.json`."""
     study = flatten(dataclasses.asdict(config))
-    run.params(
-        dataclasses.asdict(recipe)
-        | {"backbone": config.backbone, "seed": seed}
-        | {f"study.{key}": value for key, value in study.items()}
-    )
+    own = dataclasses.asdict(recipe) | {"backbone": config.backbone, "seed": seed}
+    run.params(own | {f"study.{key}": value for key, value in study.items()})
     run.data(data)
     with run.artifacts() as folder:
         write_json(folder / "config.json", {"recipe": vars(recipe), "study": study})
 
 
 def log_epochs(run: Run, epochs: Mapping[int, Mapping[str, float]], prefix: str = "") -> None:
-    """Figures of epochs, 1-based, each under its own name behind the prefix."""
+    """Figures of epochs, 1-based, each under its own name after the prefix."""
     for epoch, figures in epochs.items():
         run.metrics({f"{prefix}{name}": value for name, value in figures.items()}, step=epoch)
 
 
 def log_mean_of_folds(run: Run, histories: Sequence[History]) -> None:
     """The folds' mean under the plain names, for a run without a fit on the whole split."""
-    mean = (
-        pd.concat([pd.DataFrame(history.epochs) for history in histories]).groupby(level=0).mean()
-    )
+    folds = pd.concat([pd.DataFrame(history.epochs) for history in histories])
+    mean = folds.groupby(level=0).mean()
     log_epochs(run, {epoch + 1: dict(row) for epoch, row in mean.iterrows()})
 
 
 def log_cross_validation(
     run: Run, table: pd.DataFrame, classes: Sequence[str], accuracies: Sequence[float]
 ) -> dict[str, float]:
-    """Out-of-fold predictions, their matrix and metrics.
+    """Logs out-of-fold predictions, and returns the metrics of `write_evaluation` with the spread.
 
-    `table` has the fold of each image, `accuracies` what was counted when each fold was done.
-    Returns `cv_accuracy`, `cv_accuracy_std` (sample standard deviation over folds), `cv_loss`,
-    `cv_macro_f1` and the others of `write_evaluation`.
+    `table` has the fold of each image, `accuracies` what was counted when each fold was done;
+    `cv_accuracy_std` is their sample standard deviation.
     """
     for fold, accuracy in enumerate(accuracies, start=1):
         run.metrics({"fold_accuracy": accuracy}, step=fold)
     spread = {"cv_accuracy_std": float(np.std(accuracies, ddof=1))}
     run.metrics(spread)
-    sizes = table["fold"].value_counts().sort_index()
-    together = float(np.average(accuracies, weights=sizes))
+    together = float(np.average(accuracies, weights=table["fold"].value_counts().sort_index()))
     return write_evaluation(run, "cv", table, classes, together) | spread
 
 
 def log_best(run: Run, history: History) -> dict[str, float]:
     """The kept epoch and its figures, `best_*`."""
-    best = history.best
-    metrics = {f"best_{name}": best[name] for name in ("valid_loss", "valid_accuracy")}
+    metrics = {f"best_{name}": history.best[name] for name in ("valid_loss", "valid_accuracy")}
     metrics |= {"best_epoch": history.best_epoch}
     run.metrics(metrics)
     return metrics
@@ -98,9 +85,8 @@ def log_model_of(
 ) -> None:
     """The model, with its evaluation on the valid split, learning curves and calibration.
 
-    The temperature is that of the out-of-fold predictions where there are any: they are many more,
-    and no epoch was chosen by them. `valid` are the model's predictions on the valid split;
-    `metadata` is kept beside it, the class order under `classes`.
+    `valid` and `out_of_fold` are tables of predictions. The temperature is that of the latter where
+    there are any: they are many more, and no epoch was chosen by them.
     """
     from nutclf.evaluate.figures import learning_curves
 
@@ -110,8 +96,8 @@ def log_model_of(
     epochs.insert(0, "epoch", range(1, len(epochs) + 1))
     with run.artifacts() as folder:
         (folder / FOLDER).mkdir()
-        figure = learning_curves(epochs, history.best_epoch)
-        figure.savefig(folder / FOLDER / "learning_curves.png")
+        curves = learning_curves(epochs, history.best_epoch)
+        curves.savefig(folder / FOLDER / "learning_curves.png")
     split, held_out = ("valid", valid) if out_of_fold is None else ("cv", out_of_fold)
     found = recalibrate(held_out, classes, COVERAGE)
     write_calibration(run, split, found)

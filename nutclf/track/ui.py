@@ -17,9 +17,8 @@ def study_links(store: Store, port: int) -> list[tuple[str, str]]:
     """The name of each study, and the address of its trials in the UI, best first."""
     client = store.client()
     experiments = [e.experiment_id for e in client.search_experiments()]
-    studies = client.search_runs(
-        experiments, "tags.kind = 'study' AND params.`objective.metric` != ''"
-    )
+    query = "tags.kind = 'study' AND params.`objective.metric` != ''"
+    studies = client.search_runs(experiments, query)
     return [(run.data.tags["study_name"], _trials_address(run, port)) for run in studies]
 
 
@@ -38,15 +37,12 @@ def _trials_address(study: Run, port: int) -> str:
 
 
 def serve_ui(store: Store, port: int) -> None:
-    """Serves the UI on 127.0.0.1 until it is stopped.
-
-    Without job execution and with one worker MLflow's server is two processes and half a gigabyte
-    instead of fourteen and three.
-    """
+    """Serves the UI on 127.0.0.1 until it is stopped."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.tracking_uri]
     if store.artifact_root is not None:
         command += ["--default-artifact-root", store.artifact_root.as_uri()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # With one worker and no job execution: two processes and half a GB, not fourteen and three.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:

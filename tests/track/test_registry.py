@@ -47,15 +47,12 @@ def test_a_model_is_registered_once(registry, version):
     assert again.tags == {"of": "tiny"}
 
 
-def test_an_alias_moves_and_is_dropped(registry, version):
+def test_an_alias_moves(registry, version):
     first, second = version(1), version(2)
     for expected in (first, second):
         registry.point(CHAMPION, expected)
         assert registry.at(CHAMPION).version == expected.version
     assert registry.at(CHALLENGER) is None
-    for _ in range(2):
-        registry.drop(CHAMPION)
-    assert registry.at(CHAMPION) is None
 
 
 def test_an_alias_that_is_not_where_it_was_moved_to_is_an_error(registry, version, monkeypatch):

@@ -13,12 +13,11 @@ from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from mlflow.tracking._tracking_service import client as tracking
 
-from nutclf.errors import UserError
 from nutclf.track.evaluation import stored_predictions
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.repairs import (
-    Backups,
+    back_up,
     find_dangling_aliases,
     find_moved,
     find_old_schema,
@@ -40,10 +39,9 @@ def fresh_cache():
 
 def mended(find, store):
     """Repairs what is found, and finds nothing afterwards: (what was wrong, what was done)."""
-    backups = Backups(store.folder, print)
-    done = [(finding.what, finding.repair()) for finding in find(store, backups)]
+    done = [(finding.what, finding.repair()) for finding in find(store)]
     tracking.utils._artifact_repos_cache.clear()
-    assert find(store, backups) == []
+    assert find(store) == []
     return done
 
 
@@ -59,17 +57,16 @@ def execute(store, *statements):
 def test_a_copy_has_what_was_committed_and_is_made_before_the_first_change_only(tmp_path):
     """With write-ahead logging the newest rows are in another file; a plain copy lacks them."""
     said, file = [], tmp_path / "records.db"
-    backups = Backups(tmp_path, said.append)
     with closing(sqlite3.connect(file)) as open_elsewhere:
         open_elsewhere.execute("PRAGMA journal_mode=WAL")
         open_elsewhere.execute("CREATE TABLE notes (text TEXT)")
         open_elsewhere.execute("INSERT INTO notes VALUES ('new')")
         open_elsewhere.commit()
         assert b"CREATE TABLE notes" not in file.read_bytes(), "the file itself has not"
-        backups.before_changing(f"sqlite:///{file}")
+        back_up(f"sqlite:///{file}", tmp_path / "backups", said.append)
         open_elsewhere.execute("DELETE FROM notes")
         open_elsewhere.commit()
-        backups.before_changing(f"sqlite:///{file}")
+        back_up(f"sqlite:///{file}", tmp_path / "backups", said.append)
     (copy,) = (tmp_path / "backups").rglob("*.db")
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT * FROM notes").fetchall() == [("new",)]
@@ -113,26 +110,7 @@ def test_an_older_store_is_upgraded_with_all_it_holds(tmp_path):
     ((what, did),) = mended(find_old_schema, old)
     assert OLD in what
     assert revision(database) in did
-    (copy,) = (old.folder / "backups").rglob("mlflow.db")
-    assert revision(copy) == OLD
     assert old.prepare().client().get_experiment_by_name("nutclf").experiment_id == "7"
-
-
-@pytest.mark.parametrize(
-    ("version", "remains"),
-    [
-        (None, "CREATE TABLE _alembic_tmp_metrics (key TEXT)"),
-        ("0a8213491aaa", "CREATE TABLE datasets (key TEXT)"),  # the next migration makes it
-    ],
-)
-def test_tables_left_half_made_are_made_anew(tmp_path, version, remains):
-    half = migrated_to(tmp_path / "store", version, remains)
-    with pytest.raises(UserError, match=r"cannot be written.*make doctor"):
-        Store.at(shutil.copytree(half.folder, tmp_path / "copy"), {}).prepare()
-    ((what, _),) = mended(find_old_schema, half)
-    assert "half made" in what
-    assert list((half.folder / "backups").rglob("mlflow.db"))
-    assert half.prepare().client().create_run(half.experiment_id("nutclf"))
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path):
@@ -143,7 +121,7 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path):
     half = migrated_to(
         tmp_path / "store", "0a8213491aaa", "CREATE TABLE datasets (key TEXT)", insert
     )
-    (finding,) = find_old_schema(half, Backups(half.folder, print))
+    (finding,) = find_old_schema(half)
     before = (half.folder / "mlflow.db").read_bytes()
     with pytest.raises(sqlalchemy.exc.OperationalError, match="datasets already exists"):
         finding.repair()
@@ -153,7 +131,7 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path):
 
 def test_a_store_of_a_newer_version_is_left_alone(store):
     execute(store, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    (finding,) = find_old_schema(store, Backups(store.folder, print))
+    (finding,) = find_old_schema(store)
     assert "newer MLflow" in finding.what
     assert finding.repair is None
 
@@ -225,8 +203,6 @@ def test_the_champion_of_a_moved_store_opens(with_champion, copy_store, tmp_path
     assert str(original.folder / "artifacts") in what
     assert begins_with(store.folder / "mlflow.db", old) == set()
     assert begins_with(store.folder / "mlflow.db", store.folder.as_uri()) == columns
-    (copy,) = (store.folder / "backups").rglob("mlflow.db")
-    assert begins_with(copy, old) == columns
     champion = Registry(store.client(), "nutclf").at(CHAMPION)
     address = "models:/nutclf@champion"
     assert load_model(store, address).output_shape == (None, 3)
@@ -262,7 +238,7 @@ def test_a_database_without_its_artifacts_is_not_touched(filled, tmp_path):
     for file in filled.folder.glob("mlflow.db*"):  # with its write-ahead log
         shutil.copy(file, tmp_path / "new")
     store = Store.at(tmp_path / "new", {})
-    (finding,) = find_moved(store, Backups(store.folder, print))
+    (finding,) = find_moved(store)
     assert finding.repair is None
     assert "put that folder beside the database" in finding.what
 
@@ -303,7 +279,6 @@ def test_the_alias_of_a_deleted_version_goes(kept):
     assert what == "nutclf@champion points at version 1, which was deleted"
     assert "`make promote`" in did
     assert kept.client().get_registered_model("nutclf").aliases == {}
-    assert list((kept.folder / "backups").rglob("mlflow.db"))
 
 
 @pytest.mark.parametrize(

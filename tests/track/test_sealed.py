@@ -7,8 +7,8 @@ from nutclf.data.folder import Split
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.track.evaluation import stored_file, stored_predictions, write_evaluation
 from nutclf.track.models import Reloaded
+from nutclf.track.promotion import judge_on_test
 from nutclf.track.runs import study_run
-from nutclf.track.sealed import judge_on_test
 
 CLASSES = ["almonds", "pecans", "walnuts"]
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -119,13 +119,13 @@ def test_records_from_before_leaks_were_looked_for_are_mended(judged, run):
 
 
 def test_what_was_cut_short_is_done_again_without_opening_the_split(judged, run, monkeypatch):
-    from nutclf.track import sealed
+    from nutclf.track import promotion
 
     def killed(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sealed, "write_json", killed)
+        patch.setattr(promotion, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             judged(lambda: COPY)
     on_test = judged(lambda: COPY)

@@ -19,8 +19,7 @@ from nutclf.track import store as store_module
 from nutclf.track.runs import Run
 from nutclf.track.store import (
     Store,
-    hold,
-    is_held,
+    holder,
     lock_model,
     lock_study,
     make_whole,
@@ -207,7 +206,7 @@ def test_a_database_is_made_once_and_of_nothing_that_was_left(tmp_path):
 
 
 def test_a_server_that_does_not_answer_is_asked_once(tmp_path, free_port, monkeypatch):
-    monkeypatch.setitem(store_module._ONE_TRY, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(store_module, "_SERVER_S", 1)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     address = f"http://127.0.0.1:{free_port()}"
@@ -236,7 +235,7 @@ def test_a_second_driver_is_refused_until_the_first_one_ends_or_is_killed(tmp_pa
         assert len(swept_studies(store)) == 2, "another study, whatever its file may be called"
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert not is_held(study_lock(store, "nuts/1"))
+    assert not holder(study_lock(store, "nuts/1"))
     assert swept_studies(store) == []
     second = run_script(HOLDER, tmp_path)
     assert second.stdout.readline() == "held\n"
@@ -270,7 +269,8 @@ def test_a_promotion_waits_for_another_and_not_for_ever(tmp_path):
 
 
 def test_what_fails_inside_lets_go_of_the_lock(tmp_path):
-    with pytest.raises(ZeroDivisionError), hold(tmp_path / "a.lock", str):
+    store = Store.at(tmp_path, {})
+    with pytest.raises(ZeroDivisionError), lock_study(store, "a"):
         raise ZeroDivisionError
-    assert not is_held(tmp_path / "a.lock")
-    assert not (tmp_path / "a.txt").exists()
+    assert swept_studies(store) == []
+    assert not list(tmp_path.rglob("*.txt"))

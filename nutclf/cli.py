@@ -78,29 +78,21 @@ def sweep(
     from nutclf.search.explain import explain
 
     config, source = _open_study_on_data(study, name, data, objective)
-    records, features = _open_store(store), _open_features()
+    records, model = _open_store(store), _experiment(source)
+    trials = trials or _TRIALS[source.kind]
+    limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
     engine = LocalProcesses(workers, _say)
     try:
-        run_sweep(
-            config,
-            source,
-            records,
-            features,
-            engine,
-            _say,
-            n_trials=trials,
-            timeout_s=timeout_s,
-            weights=weights,
-        )
+        run_sweep(config, source, records, _open_features(), engine, _say, **limits)
     finally:
         engine.close()
     verdict = _promote_best(records, config, source)
-    explain(records, config, source, _say, _as_typed(study, name, trials, data, objective, weights))
+    typed = _as_typed(study, name, trials, data, objective, weights)
+    explain(records, config, source, _say, typed)
     _say("")
     _say(f"Look at it:   make ui{_store_hint(store)}")
-    model = _experiment(source)
-    hint = "" if model == "nutclf" else f" MODEL={model}"
-    _say(f"Use it:       make predict IMAGE=photo.jpg{hint}{_store_hint(store)}   ({verdict.uri})")
+    hint = _store_hint(store) + ("" if model == "nutclf" else f" MODEL={model}")
+    _say(f"Use it:       make predict IMAGE=photo.jpg{hint}   ({verdict.uri})")
 
 
 @app.command()

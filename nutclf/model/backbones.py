@@ -192,7 +192,9 @@ def load_weights_file(model: keras.Model, path: Path, what: str) -> None:
 
 def _from_keras(spec: BackboneSpec, model: keras.Model) -> str:
     try:
-        donor = fetch_from_keras(lambda: spec.build(weights="imagenet", name=None))
+        # At its own size: Keras has other weights for MobileNetV2 at other sizes.
+        own = BACKBONES[spec.name]
+        donor = fetch_from_keras(lambda: own.build(weights="imagenet", name=None))
     except OSError as error:
         raise _NotHere(f"Keras could not fetch them ({error})") from error
     model.set_weights(donor.get_weights())
@@ -205,12 +207,17 @@ def fetch_from_keras(build: Callable[[], keras.Model]) -> keras.Model:
     Raises:
       OSError: it could not; the message is short.
     """
+    announces = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()  # Keras would print the address
     try:
         with socket_timeout(DOWNLOAD_TIMEOUT_S):
             return build()
     except Exception as error:  # Keras raises a bare Exception when a download fails
         # The address is long, and always the same.
         raise OSError(str(error).strip().rsplit(" -- ", 1)[-1][:200]) from error
+    finally:
+        if announces:
+            keras.config.enable_interactive_logging()
 
 
 def _from_package(spec: BackboneSpec, model: keras.Model) -> str:

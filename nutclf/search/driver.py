@@ -56,7 +56,7 @@ from nutclf.train.workbench import check_depths
 
 N_SEEDS = 3
 MAX_FAILURES_IN_A_ROW = 3
-DRAWN_SIZE = 128  # pixels: a demonstration takes a minute, and the network is the real one
+DRAWN_SIZE, DRAWN_VIEWS = 128, 4  # pixels of an image's side, and views of it
 _ABANDONED = "its driver ended before it did"
 _INTERRUPTED = "interrupted"
 _NO_FOLDS = (
@@ -71,13 +71,20 @@ Engine = LocalProcesses | ThisProcess
 def for_data(config: StudyConfig, kind: str) -> StudyConfig:
     """The study as it runs on a kind of data.
 
-    Drawn images get a small input, a name of their own, and their valid split as the judge: it is
-    large, and a demonstration that takes an hour is none.
+    Drawn images get a name of their own, and what makes a demonstration of a minute: a small input,
+    few views, the valid split as the judge, and no adapting BatchNorm, which takes more steps than
+    600 images give (0.77 of 400 valid drawings against 0.88 with 20 layers).
     """
     if kind != "drawn":
         return config
-    name, size = f"{config.name}-drawn", config.image_size or DRAWN_SIZE
-    return replace(config, name=name, image_size=size, objective=OBJECTIVES["valid"])
+    return replace(
+        config,
+        name=f"{config.name}-drawn",
+        image_size=config.image_size or DRAWN_SIZE,
+        n_views=DRAWN_VIEWS,
+        objective=OBJECTIVES["valid"],
+        space=replace(config.space, batch_norm=("still",)),
+    )
 
 
 def with_objective(config: StudyConfig, objective: str) -> StudyConfig:

@@ -1,4 +1,4 @@
-"""Accuracy of recipes out of fold: what each addition to the published one brings.
+"""Out-of-fold accuracy of recipes: what each addition to the published one brings.
 
 Usage: python -m benchmarks.ablation DATA FEATURES_FOLDER N_FOLDS [NAME ...]
 
@@ -39,9 +39,9 @@ def main() -> None:
     data, features, n_folds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     config = study_of(list(RECIPES.values()), n_views=9)
     _, bench = open_bench(config, data, features)
-    from nutclf.search.session import make_folds
+    from nutclf.evaluate.folds import make_folds
 
-    folds = make_folds(config, bench.splits["train"])
+    folds = make_folds(bench.splits["train"], config.n_folds, config.seed, "No folds: {}")
     for name in sys.argv[4:] or RECIPES:
         print(f"{name}: {_score(bench, RECIPES[name], folds, n_folds)}", flush=True)
 
@@ -52,12 +52,10 @@ def _score(bench, recipe: Recipe, folds, n_folds: int) -> str:
     from nutclf.evaluate.intervals import Rate
 
     started, labels = time.perf_counter(), bench.splits["train"].labels
-    learner, right = bench.learner(recipe), []
+    right = []
     for fold in range(n_folds):
-        held_out = np.flatnonzero(folds == fold)
-        bench.fit(learner, np.flatnonzero(folds != fold))
-        answers = bench.predict(learner, "train", held_out).argmax(axis=1)
-        right.append(answers == labels[held_out])
+        result = bench.fit(recipe, rows=np.flatnonzero(folds != fold))
+        right.append(result.held_out.argmax(axis=1) == labels[folds == fold])
     each = " ".join(f"{part.mean():.3f}" for part in right)
     seconds = time.perf_counter() - started
     together = np.concatenate(right)

@@ -36,7 +36,7 @@ def enlarge(data: Path, target: Path, factor: int) -> None:
 def one(data: Path, scratch: Path) -> None:
     """What a process of its own does: features and one fit."""
     _, bench = open_bench(study_of([RECIPE]), data, scratch)
-    fitted = bench.fit(bench.learner(RECIPE))
+    fitted = bench.fit(RECIPE)
     n = len(bench.splits["train"].labels)
     print(f"{n} {fitted.seconds_features:.1f} {fitted.seconds_train:.1f}")
 

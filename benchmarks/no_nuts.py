@@ -7,13 +7,13 @@ scikit-learn's two sample photographs, whole and in nine parts each, and drawn t
 """
 
 import io
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from nutclf.cli import open_store
 from nutclf.data.folder import IMAGE_EXTENSIONS
 from nutclf.process import quiet
 
@@ -63,10 +63,18 @@ def main() -> None:
     """Prints a table."""
     quiet()
     from nutclf.serve.answers import open_champion
+<<<<<<< HEAD
     from nutclf.serve.photographs import UNSURE
+=======
+    from nutclf.serve.recognise import UNSURE
+    from nutclf.track.store import Store
+>>>>>>> h-docs
 
-    folder, store = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "mlruns"
-    champion = open_champion(open_store(store), sys.argv[3] if len(sys.argv) > 3 else "nutclf")
+    folder = Path(sys.argv[1])
+    store = Path(sys.argv[2] if len(sys.argv) > 2 else "mlruns")
+    champion = open_champion(
+        Store.at(store, os.environ), sys.argv[3] if len(sys.argv) > 3 else "nutclf"
+    )
     nuts = sorted(f for f in (folder / "valid").rglob("*") if f.suffix in IMAGE_EXTENSIONS)
     kinds = {"nuts of the valid split": [file.read_bytes() for file in nuts]}
     kinds["scikit-learn's photographs and their parts"] = [_png(image) for image in samples()]

@@ -10,39 +10,51 @@ import time
 from pathlib import Path
 
 from benchmarks.recipes import RECIPES
-from benchmarks.setting import open_bench, study_of
+from benchmarks.setting import study_of
 from nutclf.config import OBJECTIVES
+from nutclf.process import quiet
 
 
 def main() -> None:
     """Runs RECIPES[FIRST:LAST] one after another."""
-    data, scratch = Path(sys.argv[1]), Path(sys.argv[2])
-    config = study_of(RECIPES, objective=OBJECTIVES["valid"])
-    source, bench = open_bench(config, data, scratch / "features")
+    quiet()
     import optuna
-    from nutclf.search.session import data_record
-    from nutclf.search.space import as_parameters
 
-    from nutclf.search.trial import RUN_ID, TrialRunner
-    from nutclf.track.runs import study_run
+    from nutclf.data.source import resolve
+    from nutclf.search.driver import Driver, prepare
+    from nutclf.search.engines import LocalProcesses
+    from nutclf.search.study import as_parameters
+    from nutclf.search.trial import RUN_ID, OpenStudy
+    from nutclf.track.runs import DataRecord, study_run
     from nutclf.track.store import Store
+    from nutclf.train.feature_store import FeatureStore
 
-    store, record = Store.at(scratch / "store", {}).prepare(), data_record(source)
-    parent = study_run(store, store.experiment_id("benchmark"), config.name, record.tags)
+    data, scratch = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    source = resolve(str(data), environ={}, workdir=data)
+    config = study_of(RECIPES, objective=OBJECTIVES["valid"])
+    store, record = Store.at(scratch / "store", {}).prepare(), DataRecord.of(source)
+    features = FeatureStore(scratch / "features", int(20e9))
+    setting, size = prepare(config, source, store, features, _say, "pretrained")
+    run = study_run(store, store.experiment_id("benchmark"), config.name, record.tags)
     study = optuna.create_study(direction="minimize", pruner=optuna.pruners.NopPruner())
-    runner = TrialRunner(config, bench, record, parent)
-    for recipe in RECIPES[int(sys.argv[3]) : int(sys.argv[4])]:
+    engine = LocalProcesses(1, _say)
+    driver = Driver(OpenStudy(study, run, setting, record, size), engine, _say)
+    for number, recipe in enumerate(RECIPES[int(sys.argv[3]) : int(sys.argv[4])], start=1):
         study.enqueue_trial(as_parameters(recipe, config.space))
-        started, trial = time.perf_counter(), study.ask()
-        outcome = runner.run(study, trial)
-        if outcome.state != "COMPLETE":
-            raise RuntimeError(outcome.summary)
+        started = time.perf_counter()
+        driver.run_trials(number)
         run_id = study.trials[-1].user_attrs[RUN_ID]
         history = store.client().get_metric_history(run_id, "valid_accuracy")
         metrics = store.client().get_run(run_id).data.metrics
         line = {"valid_accuracy": max(point.value for point in history)}
         line |= {key: value for key, value in metrics.items() if key.startswith("time_")}
         print(json.dumps(line | {"seconds": time.perf_counter() - started}), flush=True)
+    engine.close()
+
+
+def _say(line: str) -> None:
+    """Standard output is for the measurements."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

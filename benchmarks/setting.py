@@ -21,8 +21,7 @@ def study_of(recipes: list[Recipe], **settings) -> StudyConfig:
 def open_bench(config: StudyConfig, data: Path, features: Path | None):
     """The data source, and a workbench whose features lie in `features` (None: from pixels)."""
     quiet()
-    from nutclf.search.session import labelled
-
+    from nutclf.data.folder import read_split
     from nutclf.data.source import resolve
     from nutclf.model.backbones import load_backbone
     from nutclf.train.feature_store import FeatureStore
@@ -31,9 +30,7 @@ def open_bench(config: StudyConfig, data: Path, features: Path | None):
     seed_everything(config.seed)
     source = resolve(str(data.resolve()), environ={}, workdir=data)
     backbone = load_backbone(config.backbone)
-    splits = {
-        split: labelled(source.data, split, backbone.spec.image_size, print)
-        for split in ("train", "valid")
-    }
+    size = backbone.spec.image_size
+    splits = {split: read_split(source.data, split, size) for split in ("train", "valid")}
     store = FeatureStore(features, int(20e9)) if features else None
     return source, Workbench(config, backbone, source.data.classes, splits, store)

@@ -35,7 +35,8 @@ def main() -> None:
     import numpy as np
     import tensorflow as tf
 
-    from nutclf.model import cuts, prefix
+    from nutclf.model import cuts, network, prefix
+    from nutclf.train.learner import Learner
     from nutclf.train.views import Augmenter
 
     def flops(forward, spec) -> float:
@@ -72,9 +73,11 @@ def main() -> None:
     run = prefix.pixels_to_cut(spec, trunk, len(trunk.layers) - 1)
     row("whole trunk, ours", lambda: [run(pixels[b]) for b in batches], N, whole)
     for recipe in recipes:
-        learner = bench.learner(recipe)
-        name = trunk.layers[learner.cut].name
-        part = cuts.between(trunk, 0, learner.cut)
+        depth, n_classes = recipe.n_unfrozen, len(bench.classes)
+        cut = cuts.cut_for_depth(trunk, depth)
+        tail = network.build_tail(trunk, cut, depth, n_classes, recipe.dropout_rate, config.seed)
+        Learner(tail, cut, recipe, config.seed)  # compiles it
+        name, part = trunk.layers[cut].name, cuts.between(trunk, 0, cut)
         to_cut = flops(
             lambda x, part=part: part(x, training=False),
             tf.TensorSpec((1, *trunk.input_shape[1:]), tf.float32),
@@ -83,15 +86,15 @@ def main() -> None:
             [keras.Input(trunk.input_shape[1:]), prefix.scaling_layer(spec), part]
         )
         row(f"to {name}, keras predict", lambda m=usual: m.predict(pixels, verbose=0), N, to_cut)
-        run = prefix.pixels_to_cut(spec, trunk, learner.cut)
+        run = prefix.pixels_to_cut(spec, trunk, cut)
         row(f"to {name}, ours", lambda run=run: [run(pixels[b]) for b in batches], N, to_cut)
-        x = np.random.default_rng(0).random((64, *learner.tail.input_shape[1:]), np.float32)
-        y = np.eye(len(bench.classes), dtype=np.float32)[np.arange(64) % len(bench.classes)]
+        x = np.random.default_rng(0).random((64, *tail.input_shape[1:]), np.float32)
+        y = np.eye(n_classes, dtype=np.float32)[np.arange(64) % n_classes]
         # Backward: once for the weights, once for what enters each layer.
         each = 3 * (whole - to_cut)
         row(
-            f"training step of the last {recipe.n_unfrozen} layers",
-            lambda tail=learner.tail, x=x, y=y: tail.train_on_batch(x, y),
+            f"training step of the last {depth} layers",
+            lambda tail=tail, x=x, y=y: tail.train_on_batch(x, y),
             64,
             each,
         )

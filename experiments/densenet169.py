@@ -1,12 +1,14 @@
 """DenseNet169 on tree nuts: how many layers to unfreeze, and how to train them.
 
 Run: make sweep STUDY=densenet169
+
+It needs DenseNet169's weights, which do not ship with the package. Not measured yet.
 """
 
 from nutclf.config import SearchSpace, StudyConfig
 
-# 4 is the published depth, 2 trains the last normalisation alone; the others begin one of the last
-# dense layers, seven network layers each behind the final normalisation and activation.
+# 4 is the published depth; 2 trains the last BatchNormalization alone. The others begin one of the
+# last dense layers of the network, each of which is seven Keras layers.
 DEPTHS = (0, 2, 4, 9, 16, 30, 58)
 
 STUDY = StudyConfig(

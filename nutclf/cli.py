@@ -132,7 +132,7 @@ def serve(
     model: ModelOption = "nutclf",
     store: StoreOption = "mlruns",
 ) -> None:
-    """Answer photographs over HTTP, by MLflow's scoring server."""
+    """Answer photographs over HTTP."""
     quiet()
     from nutclf.serve.answers import open_champion
     from nutclf.serve.server import application, listen

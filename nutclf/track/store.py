@@ -76,7 +76,9 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.lock():
                 if database := sqlite_file(self.tracking_uri):
-                    way_out = "`make doctor` says what is wrong with it, FIX=1 mends it"
+                    way_out = (
+                        "see with `make doctor` whether FIX=1 mends it, or name another STORE="
+                    )
                     root = self.artifact_root.as_uri()
                     make_whole(database, lambda url: SqlAlchemyStore(url, root).engine.dispose())
                 elif self.tracking_uri.startswith("http"):

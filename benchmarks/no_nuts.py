@@ -63,12 +63,8 @@ def main() -> None:
     """Prints a table."""
     quiet()
     from nutclf.serve.answers import open_champion
-<<<<<<< HEAD
     from nutclf.serve.photographs import UNSURE
-=======
-    from nutclf.serve.recognise import UNSURE
     from nutclf.track.store import Store
->>>>>>> h-docs
 
     folder = Path(sys.argv[1])
     store = Path(sys.argv[2] if len(sys.argv) > 2 else "mlruns")

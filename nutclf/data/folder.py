@@ -60,7 +60,6 @@ class Split:
     labels: np.ndarray  # positions in the data set's classes, int64 [N]
     paths: list[str]  # posix, relative to the data set's root
     keys: list[str]  # sha256 of each file; equal keys mean equal pixels
-    unreadable: tuple[tuple[str, str], ...] = ()  # path and reason of each file left out
 
 
 def scan(root: str | os.PathLike) -> DataSet:
@@ -69,21 +68,13 @@ def scan(root: str | os.PathLike) -> DataSet:
     Links to folders are not followed: they can lead out of the data, in a loop or to another split.
     Raises `UserError` when the folder or a split is missing, or the splits disagree on the classes.
     """
-    try:
-        return _scan(Path(root))
-    except OSError as error:
-        raise UserError(
-            f"{quote(str(error.filename))} cannot be listed: {error.strerror}. Make it and the "
-            f"folder around it readable, or remove it."
-        ) from error
-
-
-def _scan(root: Path) -> DataSet:
-    _check_layout(root)
-    root, notes, litter, rows = root.resolve(), [], [], []
+    notes, litter, rows = [], [], []
     counts = {split: Counter() for split in SPLITS}  # images by class folder
-    for split in SPLITS:
-        for folder in _entries(root / split, litter):
+    try:
+        _check_layout(Path(root))
+        root = Path(root).resolve()
+        folders = [(split, entry) for split in SPLITS for entry in _entries(root / split, litter)]
+        for split, folder in folders:
             if reason := _why_no_class(folder):
                 notes.append(f"{quote(f'{split}/{folder.name}')} {reason}")
                 continue
@@ -101,6 +92,11 @@ def _scan(root: Path) -> DataSet:
                     notes.append(f"{quote(path)} cannot be read: {error.strerror}")
                 counts[split][folder.name] += 1
                 rows.append((path, split, folder.name, digest))
+    except OSError as error:
+        raise UserError(
+            f"{quote(str(error.filename))} cannot be listed: {error.strerror}. Make it and the "
+            f"folder around it readable, or remove it."
+        ) from error
     classes = _agreed_classes(counts, notes)
     if litter:
         kinds = _names(sorted(set(litter))[:5])
@@ -120,7 +116,7 @@ def read_split(
 ) -> Split:
     """Reads the images of one split, `size` pixels a side, by the table of `data`.
 
-    What cannot be read is left out, listed, and told to `say`. Raises `UserError` when a file
+    What cannot be read is left out and told to `say`. Raises `UserError` when a file
     has changed since it was listed, no image of some class in train can be read, or, unless
     `allow_unreadable`, more than `MAX_UNREADABLE_SHARE` of the files cannot.
     """
@@ -143,26 +139,25 @@ def read_split(
     # Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         reasons = list(pool.map(read, files.index, files["path"], files["sha256"]))
-    unreadable = tuple((p, r) for p, r in zip(files["path"], reasons, strict=True) if r)
+    broken = [f"{quote(p)}: {r}" for p, r in zip(files["path"], reasons, strict=True) if r]
     left = files[[not reason for reason in reasons]]
     labels = left["label"].to_numpy(np.int64)
-    if len(unreadable) > MAX_UNREADABLE_SHARE * len(files) and not allow_unreadable:
-        listed = "; ".join(f"{quote(path)}: {reason}" for path, reason in unreadable[:10])
-        more = f"; and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
+    if len(broken) > MAX_UNREADABLE_SHARE * len(files) and not allow_unreadable:
+        more = f"; and {len(broken) - 10} more" if len(broken) > 10 else ""
         raise UserError(
-            f"{len(unreadable)} of {len(files)} {split} images cannot be read, more than "
+            f"{len(broken)} of {len(files)} {split} images cannot be read, more than "
             f"{MAX_UNREADABLE_SHARE:.0%}. Mend or remove them, or allow unreadable images. "
-            f"{listed}{more}."
+            f"{'; '.join(broken[:10])}{more}."
         )
     needed = data.classes if split == "train" else ()
     gone = [name for label, name in enumerate(needed) if label not in labels]
     if gone or not len(labels):
         names = _names(gone) or "any class"
         raise UserError(f"No {split} image of {names} can be read; mend them or remove the class.")
-    for path, reason in unreadable if say else ():
-        say(f"left out {path!r}: {reason}")
-    pixels = pixels[left.index] if unreadable else pixels
-    return Split(pixels, labels, left["path"].tolist(), left["sha256"].tolist(), unreadable)
+    for what in broken if say else ():
+        say(f"left out {what}")
+    pixels = pixels[left.index] if broken else pixels
+    return Split(pixels, labels, left["path"].tolist(), left["sha256"].tolist())
 
 
 def quote(name: str) -> str:
@@ -186,16 +181,17 @@ def bad_link(root: Path, link: Path) -> str | None:
 
 def _check_layout(root: Path) -> None:
     layout = "train/, valid/ and test/, each with one folder of images a class"
+    where = f"The data folder {quote(str(root))}"
     if not root.is_dir():
         state = "no folder" if root.exists() else "missing"
-        raise UserError(f"The data folder {quote(str(root))} is {state}; give one with {layout}.")
-    here = {entry.name: entry for entry in _entries(root, litter=[])}
-    real = {name for name, entry in here.items() if entry.is_dir(follow_symlinks=False)}
+        raise UserError(f"{where} is {state}; give one with {layout}.")
+    here = _entries(root, litter=[])
+    real = [entry.name for entry in here if entry.is_dir(follow_symlinks=False)]
     if lacking := [name for name in SPLITS if name not in real]:
+        found = _names(entry.name for entry in here[:12]) or "nothing"
         raise UserError(
-            f"The data folder {quote(str(root))} must hold {layout}. Found: "
-            f"{_names(list(here)[:12]) or 'nothing'}. Not there, no folder, or a link, which is "
-            f"not followed: {', '.join(lacking)}. Rename or move your folders so."
+            f"{where} must hold {layout}. Found: {found}. Not there, no folder, or a link, which "
+            f"is not followed: {', '.join(lacking)}. Rename or move your folders so."
         )
 
 
@@ -244,8 +240,8 @@ def _agreed_classes(counts: dict[str, Counter], notes: list[str]) -> tuple[str, 
     train = sorted(counts["train"])
     if empty := [name for name in train if not counts["train"][name]]:
         raise UserError(
-            f"train/ has class folders without an image: {_names(empty)}. Every class needs images "
-            f"to learn from; fill these folders or remove them from every split."
+            f"train/ has class folders without an image: {_names(empty)}. Put images in, or "
+            f"remove these folders from every split."
         )
     if len(train) < 2:
         raise UserError(

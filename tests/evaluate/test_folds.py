@@ -35,7 +35,7 @@ def split(n_pecans):
     pixels = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
     pixels[9] = pixels[8]
     labels = np.repeat([0, 1], [10, n_pecans])
-    return Split(pixels, labels, [f"{i}.jpg" for i in range(n)], [f"key {i}" for i in range(n)], ())
+    return Split(pixels, labels, [f"{i}.jpg" for i in range(n)], [f"key {i}" for i in range(n)])
 
 
 def test_images_that_look_alike_share_a_fold():

@@ -22,7 +22,7 @@ from nutclf.evaluate.metrics import confusion_record
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.ladder import puzzle
 from nutclf.model.backbones import Backbone, BackboneSpec, NoWeights, load_classifier
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import in_batches, predict_pixels
 from nutclf.model.prefix import BATCH_SIZE, pixels_to_cut
 from nutclf.search.driver import DRAWN_SIZE, Say, closed
 from nutclf.track.evaluation import FOLDER, metrics_of, write_evaluation
@@ -46,8 +46,7 @@ NO_AUGMENTATION = Augmentation(rotation=0, resize=1, zoom=0, horizontal_flip=Fal
 AS_IS = 1, "as is: the untouched ImageNet classifier"
 PUZZLE = 7, "test confusion matrix"
 _NO_FOLDS = (
-    "The ladder's baselines are cross-validated, and these data cannot be: {}. Add images to that "
-    "class, or leave it out of every split."
+    "The ladder cross-validates, and these data cannot be: {}. Add images, or omit the class."
 )
 Names = dict[str, dict[str, int]]  # by class, how often which name was given, the top one first
 
@@ -206,9 +205,8 @@ def name_images(
 
 def classify(spec: BackboneSpec, classifier: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """The most probable ImageNet class of each image, int64 [N], of uint8 RGB [N, S, S, 3]."""
-    run = pixels_to_cut(spec, classifier, len(classifier.layers) - 1)
-    starts = range(0, len(pixels), BATCH_SIZE)
-    return np.concatenate([run(pixels[i : i + BATCH_SIZE]).argmax(axis=1) for i in starts])
+    scores = pixels_to_cut(spec, classifier, len(classifier.layers) - 1)
+    return in_batches(scores, pixels, BATCH_SIZE).argmax(axis=1)
 
 
 def class_names() -> list[str]:
@@ -261,14 +259,7 @@ def fit_rung(
         assembled = Assembled(file.read_bytes(), y_prob)
     train, valid = bench.splits["train"], bench.splits["valid"]
     table = prediction_table(valid.paths, valid.labels, y_prob, classes)
-    metadata = {
-        "classes": list(classes),
-        "image_size": bench.backbone.spec.image_size,
-        "pixels": "RGB, 0 to 255, uint8 or float, [B, H, W, 3]",
-        "backbone": config.backbone,
-        "data_fingerprint": data.fingerprint,
-        "data_source": data.kind,
-    }
+    metadata = data.model_metadata(config.backbone, bench.backbone.spec.image_size)
     log_model_of(run, result, assembled, table, None, metadata)
     # The kept epoch on the untouched training images, without dropout.
     table = prediction_table(train.paths, train.labels, bench.predict(result, "train"), classes)

@@ -1,6 +1,6 @@
 """The trainable tail, and the deployable whole that takes raw pixels and is stock Keras."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import keras
@@ -108,15 +108,18 @@ class Deployable:
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """What a small model says of `images`, in their order, without tracing a graph for it."""
-    starts = range(0, len(images), batch_size)
-    batches = (model(images[i : i + batch_size], training=False) for i in starts)
-    return np.concatenate([np.asarray(batch) for batch in batches])
+    return in_batches(partial(model, training=False), images, batch_size)
 
 
 def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call."""
-    starts = range(0, len(pixels), batch_size)
-    return np.concatenate([whole.predict_on_batch(pixels[i : i + batch_size]) for i in starts])
+    return in_batches(whole.predict_on_batch, pixels, batch_size)
+
+
+def in_batches(answer: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """What `answer` gives for all `images`, a batch at a time, in their order."""
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([np.asarray(answer(images[i : i + batch_size])) for i in starts])
 
 
 def parameter_counts(model: keras.Model) -> dict[str, int]:

@@ -17,8 +17,7 @@ BATCH_SIZE = 16
 
 Forward = Callable[[tf.Tensor], tf.Tensor]
 Runner = Callable[[np.ndarray], np.ndarray]
-"""One image [1, ...] to what the network makes of it, [1, ...]."""
-Prefix = Callable[[np.ndarray], np.ndarray]
+"""Images [B, ...] to what the network makes of them, [B, ...]; a .tflite file takes one."""
 
 
 def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
@@ -50,7 +49,7 @@ def runner(blob: bytes) -> Runner:
     return run
 
 
-def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Prefix:
+def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Runner:
     """Raw pixels, uint8 [B, S, S, 3], to the output of layer `cut`, float32; 0 only scales them."""
     scaling, part = scaling_layer(spec), cuts.between(trunk, 0, cut) if cut else None
 
@@ -61,7 +60,7 @@ def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Prefix:
     return _compiled(forward, trunk.input_shape[1:], tf.uint8)
 
 
-def cut_to_cut(trunk: keras.Model, start: int, stop: int) -> Prefix:
+def cut_to_cut(trunk: keras.Model, start: int, stop: int) -> Runner:
     """The output of layer `start` of `trunk`, any float dtype, to the output of layer `stop`."""
     part = cuts.between(trunk, start, stop)
     shape = trunk.layers[start].output.shape[1:]
@@ -74,7 +73,7 @@ def compiler() -> str:
     return "tensorflow" if tf.config.list_physical_devices("GPU") else "litert"
 
 
-def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Prefix:
+def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Runner:
     """A graph of constants: its compiler folds BatchNormalization into the convolutions.
 
     On a processor LiteRT's kernels are about twice as fast as TensorFlow's, one image at a time:

@@ -48,18 +48,6 @@ class OpenStudy:
     def config(self) -> StudyConfig:
         return self.setting.config
 
-    @property
-    def metadata(self) -> dict[str, object]:
-        """What a person needs beside a model; the class order is read from here only."""
-        return {
-            "classes": list(self.setting.data.classes),
-            "image_size": self.image_size,
-            "pixels": "RGB, 0 to 255, uint8 or float, [B, H, W, 3]",
-            "backbone": self.config.backbone,
-            "data_fingerprint": self.data.fingerprint,
-            "data_source": self.data.kind,
-        }
-
     def rows(self, split: str) -> pd.DataFrame:
         """The images of a split: path, label, and for "train" the fold."""
         return self.setting.data.split(split)
@@ -134,7 +122,8 @@ def trial_steps(fits: Fits) -> Steps:
     metrics |= trial_log.log_best(fits.run, result.history)
     assembled = yield AssembleJob(study.setting, result)
     valid = study.table("valid", assembled.y_prob)
-    trial_log.log_model_of(fits.run, result, assembled, valid, out_of_fold, study.metadata)
+    metadata = study.data.model_metadata(study.config.backbone, study.image_size)
+    trial_log.log_model_of(fits.run, result, assembled, valid, out_of_fold, metadata)
     return metrics
 
 

@@ -49,6 +49,12 @@ class DataRecord:
         """What every run made from these data carries."""
         return {"data_fingerprint": self.fingerprint, "data_source": self.kind}
 
+    def model_metadata(self, backbone: str, image_size: int) -> dict[str, object]:
+        """What a person needs beside a model; the class order is read from here only."""
+        pixels = "RGB, 0 to 255, uint8 or float, [B, H, W, 3]"
+        facts = {"classes": list(self.classes), "image_size": image_size, "pixels": pixels}
+        return facts | {"backbone": backbone} | self.tags
+
 
 class Run:
     """A run that exists."""

@@ -9,7 +9,7 @@ import pytest
 
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone, load_backbone
-from nutclf.model.prefix import Prefix, pixels_to_cut
+from nutclf.model.prefix import Runner, pixels_to_cut
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,6 @@ def trunk(lively) -> keras.Model:
 
 
 @pytest.fixture(scope="session")
-def prefix_of(lively, trunk) -> Callable[[int], Prefix]:
+def prefix_of(lively, trunk) -> Callable[[int], Runner]:
     """The constant graph up to a cut; each takes a second to make."""
     return cache(lambda cut: pixels_to_cut(lively.spec, trunk, cut))

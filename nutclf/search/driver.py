@@ -24,6 +24,7 @@ from nutclf.model.backbones import load_backbone
 from nutclf.process import signals_deferred
 from nutclf.search.engines import LocalProcesses, ThisProcess
 from nutclf.search.study import (
+    STARTUP_TRIALS,
     n_complete,
     n_done,
     open_study,
@@ -37,7 +38,7 @@ from nutclf.track import runs
 from nutclf.track.store import EXPERIMENTS, Store, lock_study
 from nutclf.track.trial_log import describe, flatten, log_settings
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.jobs import FitJob, Job, Setting
+from nutclf.train.jobs import Assembled, FitJob, Job, Setting
 from nutclf.train.workbench import check_depths
 
 N_SEEDS = 3
@@ -151,14 +152,14 @@ class Driver:
         """Begins trials while results are missing, and takes each job's result to its trial."""
         try:
             while True:
-                while self._may_begin(n_trials):
-                    trial = self._ask()
-                    self._follow(trial, trial.begin(), n_trials)
+                self._begin_trials(n_trials)
                 if not self._live:
                     break
                 self._engine.wait()
                 for future in [future for future in self._live if future.done()]:
                     trial, error = self._live.pop(future), future.exception()
+                    if not error and isinstance(future.result(), Assembled):
+                        self._begin_trials(n_trials, n_recording=1)
                     following = trial.fail(error) if error else trial.advance(future.result())
                     self._follow(trial, following, n_trials)
         except BaseException:
@@ -211,11 +212,20 @@ class Driver:
         study.run.tags({"winner_trial": best.number, "winner_seeds": sentence})
         self._say(sentence)
 
-    def _may_begin(self, n_trials: int) -> bool:
-        n_live = len(self._live)
-        missing = n_trials - n_done(self._study.optuna) - n_live
-        healthy = self._failed_in_a_row < MAX_FAILURES_IN_A_ROW
-        return missing > 0 and n_live < self._engine.n and healthy and not self._is_late()
+    def _begin_trials(self, n_trials: int, n_recording: int = 0) -> None:
+        """Begins trials while results are missing and workers idle.
+
+        While one is being recorded only those that are drawn at random, as they need no result.
+        """
+        most = min(n_trials, STARTUP_TRIALS) if n_recording else n_trials
+        while (
+            n_done(self._study.optuna) + len(self._live) + n_recording < most
+            and len(self._live) < self._engine.n
+            and self._failed_in_a_row < MAX_FAILURES_IN_A_ROW
+            and not self._is_late()
+        ):
+            trial = self._ask()
+            self._follow(trial, trial.begin(), n_trials)
 
     def _ask(self) -> LiveTrial:
         study = self._study.optuna

@@ -25,7 +25,7 @@ RETRY_OF, KILLS = "retry_of", "kills"
 
 MAX_KILLS = 3  # a recipe that kills its driver would do it again
 _SIGNATURE = "signature"
-_STARTUP_TRIALS = 8  # drawn at random before TPE has something to go by
+STARTUP_TRIALS = 8  # drawn at random before TPE has something to go by
 _MISSING, _WHOLE = "absent", "whole"
 _SQLITE, _SPACE = "sqlite:///", "space."
 
@@ -107,7 +107,7 @@ def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler
     digest = hashlib.sha256(f"{config.seed}/{number}".encode()).digest()
     return optuna.samplers.TPESampler(
         seed=int.from_bytes(digest[:4], "big"),
-        n_startup_trials=_STARTUP_TRIALS,
+        n_startup_trials=STARTUP_TRIALS,
         multivariate=True,
     )
 

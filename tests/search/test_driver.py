@@ -13,7 +13,7 @@ from nutclf.config import OBJECTIVES, Recipe, SearchSpace
 from nutclf.errors import SweepFailed, UserError
 from nutclf.search.driver import Driver, settle
 from nutclf.search.engines import Stopped
-from nutclf.search.study import KILLS, MAX_KILLS, n_done
+from nutclf.search.study import KILLS, MAX_KILLS, STARTUP_TRIALS, n_done
 from nutclf.search.trial import RUN_ID, LiveTrial
 from nutclf.track.runs import STATUS
 from nutclf.train.jobs import ALL, Assembled, FitJob
@@ -115,6 +115,19 @@ def test_a_sweep_tops_up_and_a_full_study_is_left_alone(drive):
     _, engine, lines = drive(3)
     assert (engine.jobs, lines) == ([], [])
     assert len(drive(5)[1].fits) == 2
+
+
+def test_a_trial_begins_while_one_is_recorded_only_if_it_is_drawn_at_random(drive, monkeypatch):
+    done_at_begin, submit = [], Scripted.submit
+
+    def watched(self, job, on_epoch):
+        if isinstance(job, FitJob):
+            done_at_begin.append(n_done(drive.study.optuna))
+        return submit(self, job, on_epoch)
+
+    monkeypatch.setattr(Scripted, "submit", watched)
+    drive(STARTUP_TRIALS + 2)
+    assert done_at_begin == [0, *range(STARTUP_TRIALS - 1), STARTUP_TRIALS, STARTUP_TRIALS + 1]
 
 
 def test_complete_and_pruned_trials_count_and_failed_ones_are_replaced(drive, monkeypatch):

@@ -17,9 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from nutclf.track.store import Store, made_aside, sqlite_file
+from nutclf.track.store import BUSY_S, Store, made_aside, query, revision, sqlite_file
 
-_BUSY_S = 60.0
 Upgrade = Callable[[str], None]
 _ID = "[0-9a-f]" * 32  # a run's, as `Path.glob` takes it
 _FILES = {"runs": "artifact_uri", "logged_models": "artifact_location"}
@@ -63,19 +62,6 @@ def filled_database(url: str) -> Path | None:
     return file if file and file.is_file() and file.stat().st_size else None
 
 
-def revision(database: Path) -> str | None:
-    """Which schema a database says it has, read without MLflow and Optuna, which may change it."""
-    if not _query(database, "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"):
-        return None
-    rows = _query(database, "SELECT version_num FROM alembic_version")
-    return rows[0][0] if rows else None
-
-
-def _query(database: Path, query: str) -> list[tuple]:
-    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
-        return connection.execute(query).fetchall()
-
-
 def find_old_schema(store: Store) -> list[Finding]:
     """Whether MLflow's tables are those of another version."""
     migrations = ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
@@ -111,7 +97,7 @@ def find_moved(store: Store) -> list[Finding]:
     if (database := filled_database(store.tracking_uri)) is None:
         return []
     here, old = store.artifact_root, {}
-    for name, uri in _query(database, "SELECT name, artifact_location FROM experiments"):
+    for name, uri in query(database, "SELECT name, artifact_location FROM experiments"):
         folder = _local_folder(uri)
         # Laid out as ours, <store>/artifacts/<experiment>; a link left at the old place leads here.
         ours = folder and (folder.parent.name, folder.name) == (here.name, name)
@@ -137,14 +123,14 @@ def _bring_home(database: Path, start: str, root: Path, here: Path) -> str:
     """Rewrites addresses; files that only the old place has, of runs since, are copied first."""
     missing = {}
     for table, column in _FILES.items():
-        for (uri,) in _query(database, f"SELECT {column} FROM {table}"):
+        for (uri,) in query(database, f"SELECT {column} FROM {table}"):
             if uri and uri.startswith(f"{start}/") and (folder := _local_folder(uri)).is_dir():
                 missing[folder] = here / folder.relative_to(root)
     missing = {folder: target for folder, target in missing.items() if not target.exists()}
     for folder, target in missing.items():
         shutil.copytree(folder, target)
     count, length = 0, len(start)
-    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection, connection:
+    with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
         for table, column in _ADDRESSES.items():  # in one transaction
             count += connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
@@ -201,7 +187,7 @@ def find_orphans(store: Store) -> list[Finding]:
         return []
     # Folders first: a run is recorded before its folder is made.
     folders = sorted([*root.glob(f"*/{_ID}"), *root.glob(f"*/models/m-{_ID}")])
-    known = _query(database, "SELECT run_uuid FROM runs UNION SELECT model_id FROM logged_models")
+    known = query(database, "SELECT run_uuid FROM runs UNION SELECT model_id FROM logged_models")
     found = []
     for folder in folders:
         if (folder.name,) not in known:

@@ -27,6 +27,7 @@ from nutclf.errors import UserError
 EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
 """Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
 
+BUSY_S = 60.0  # SQLite lets one process write at a time
 _SERVER_S = 5  # MLflow itself asks a server that is away for four minutes
 _SQLITE = "sqlite:///"
 
@@ -144,10 +145,35 @@ def make_whole(database: Path, make: Callable[[str], None]) -> None:
     """Makes a SQLite database unless it is there; killed on the way, it leaves none.
 
     To be called under the store's lock. `make` fills the database at an address, and closes it.
+    What version 0.1 left half made, without a run or a study, is made anew.
     """
-    if not database.exists() or not database.stat().st_size:
-        with made_aside(database) as url:
-            make(url)
+    there = _tables(database) if database.exists() else []
+    for table in {"runs", "studies"} & set(there):
+        if query(database, f"SELECT 1 FROM {table} LIMIT 1"):
+            return
+    with made_aside(database) as url:
+        make(url)
+        new = sqlite_file(url)
+        if (there and revision(database), there) == (revision(new), _tables(new)):
+            new.unlink()
+
+
+def query(database: Path, statement: str) -> list[tuple]:
+    """The rows that a SQLite database answers."""
+    with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def _tables(database: Path) -> list[str]:
+    return [name for (name,) in query(database, "SELECT name FROM sqlite_master ORDER BY name")]
+
+
+def revision(database: Path) -> str | None:
+    """Which schema a database says it has, read without MLflow and Optuna, which may change it."""
+    if "alembic_version" not in _tables(database):
+        return None
+    rows = query(database, "SELECT version_num FROM alembic_version")
+    return rows[0][0] if rows else None
 
 
 @contextmanager
@@ -158,9 +184,10 @@ def made_aside(database: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     try:
         yield f"{_SQLITE}{folder / database.name}"
-        for ending in ("-wal", "-shm", "-journal"):  # SQLite would take them for the new one's
-            database.with_name(database.name + ending).unlink(missing_ok=True)
-        os.replace(folder / database.name, database)
+        if (folder / database.name).exists():
+            for ending in ("-wal", "-shm", "-journal"):  # SQLite would take them for the new one's
+                database.with_name(database.name + ending).unlink(missing_ok=True)
+            os.replace(folder / database.name, database)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

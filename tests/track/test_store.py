@@ -1,6 +1,7 @@
 """Where records go: one place, made whole or not at all, and locked by one driver."""
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,30 @@ def test_a_store_whose_making_is_killed_is_not_there_or_whole(tmp_path):
         assert not (folder / "mlflow.db.new").exists()
 
 
+@pytest.mark.parametrize("spoil", ["DROP TABLE metrics", "CREATE TABLE _alembic_tmp_metrics (key)"])
+def test_a_database_that_was_left_half_made_is_made_anew_unless_it_holds_a_run(tmp_path, spoil):
+    """As version 0.1 could leave one, killed while MLflow made its tables."""
+    whole = Store.at(tmp_path / "whole", {}).prepare()
+    experiment, expected = whole.experiment_id("nutclf"), tables_of(tmp_path / "whole/mlflow.db")
+    assert whole.prepare().experiment_id("nutclf") == experiment, "a whole one is left alone"
+
+    def spoiled(name):
+        whole.checkpoint()
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / "whole/mlflow.db", tmp_path / name)
+        with closing(sqlite3.connect(tmp_path / name / "mlflow.db")) as connection, connection:
+            connection.execute(spoil)
+        return Store.at(tmp_path / name, {})
+
+    spoiled("empty").prepare()
+    assert tables_of(tmp_path / "empty/mlflow.db") == expected
+    run = whole.client().create_run(experiment).info.run_id
+    with suppress(UserError):
+        spoiled("filled").prepare()
+    with closing(sqlite3.connect(tmp_path / "filled/mlflow.db")) as connection:
+        assert connection.execute("SELECT run_uuid FROM runs").fetchall() == [(run,)]
+
+
 def test_a_database_is_made_once_and_of_nothing_that_was_left(tmp_path):
     database, folder = tmp_path / "records.db", tmp_path / "records.db.new"
     folder.mkdir()
@@ -191,7 +216,8 @@ def test_a_database_is_made_once_and_of_nothing_that_was_left(tmp_path):
 
     def make(url, fail=False):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-            connection.execute("CREATE TABLE notes (text)")
+            connection.execute("CREATE TABLE runs (name)")
+            connection.execute("INSERT INTO runs VALUES ('first')")
         if fail:
             raise RuntimeError("in the middle")
 

@@ -298,7 +298,7 @@ def check_parameters(backbone: str, n_classes: int, n_unfrozen: int, counted: in
 
 
 def solve_puzzle(run: Run, bench: Workbench, result: FitResult, test: Split) -> list[Row]:
-    """Evaluates one good model rightly and wrongly, and records it; nothing is chosen by it."""
+    """Evaluates one good model correctly and wrongly, and records it; nothing is chosen by it."""
     run.params({"backbone": bench.config.backbone, "seed": SEED})
     classes, (whole, _) = bench.classes, bench.assemble(result)
     y_prob = predict_pixels(whole, test.pixels)

@@ -1,4 +1,4 @@
-"""Rung 7: the test confusion matrix of one good model, evaluated rightly and with known mistakes.
+"""Rung 7: the test confusion matrix of one good model, evaluated correctly and with known mistakes.
 
 The published experiment claims 0.94 and shows a test matrix close to random. `diagnose` tells the
 possible reasons apart: renamed classes, labels of other images, broken predictions.
@@ -137,7 +137,7 @@ def evaluations(whole: keras.Model, spec: BackboneSpec, pixels: np.ndarray, y_pr
         return predict_pixels(whole, pixels_that_become(inputs, spec))
 
     order = np.random.default_rng(0).permutation(len(y_prob))
-    yield "true", "evaluated rightly", y_prob
+    yield "true", "evaluated correctly", y_prob
     yield "shuffled", "predictions in shuffled order, labels in folder order", y_prob[order]
     yield "unscaled", "scaling forgotten: the network sees 0 to 255", answers_to(pixels)
     yield "scaled_to_one", "another scaling: the network sees 0 to 1", answers_to(pixels / 255)

@@ -2,7 +2,7 @@
 
 `submit(job, on_epoch)` gives a future; `on_epoch` and the future's result come while the driver is
 in `wait`, in its own thread. A fit whose worker was killed is run again here, and nobody above
-hears of it.
+notices.
 """
 
 import multiprocessing

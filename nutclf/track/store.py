@@ -148,14 +148,13 @@ def make_whole(database: Path, make: Callable[[str], None]) -> None:
     What version 0.1 left half made, without a run or a study, is made anew.
     """
     there = _tables(database) if database.exists() else []
+    if there and revision(database) and not any(t.startswith("_alembic_tmp_") for t in there):
+        return
     for table in {"runs", "studies"} & set(there):
         if query(database, f"SELECT 1 FROM {table} LIMIT 1"):
             return
     with made_aside(database) as url:
         make(url)
-        new = sqlite_file(url)
-        if (there and revision(database), there) == (revision(new), _tables(new)):
-            new.unlink()
 
 
 def query(database: Path, statement: str) -> list[tuple]:
@@ -184,10 +183,9 @@ def made_aside(database: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     try:
         yield f"{_SQLITE}{folder / database.name}"
-        if (folder / database.name).exists():
-            for ending in ("-wal", "-shm", "-journal"):  # SQLite would take them for the new one's
-                database.with_name(database.name + ending).unlink(missing_ok=True)
-            os.replace(folder / database.name, database)
+        for ending in ("-wal", "-shm", "-journal"):  # SQLite would take them for the new one's
+            database.with_name(database.name + ending).unlink(missing_ok=True)
+        os.replace(folder / database.name, database)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -132,17 +132,17 @@ def test_drivers_killed_at_random_instants_lose_nothing(start, tmp_path):
 
 
 def test_a_second_sweep_is_refused_and_the_first_one_goes_on(start, tmp_path):
-    first = start(3)
+    first = start(8)
     for line in first.stdout:
-        if line.startswith("[1/3]"):
+        if line.startswith("[1/8]"):
             break
-    second = start(3)
+    second = start(8)
     said, _ = second.communicate()
     assert second.returncode == 1
     assert f"pid {first.pid}" in said
     assert all(word in said for word in ("since 20", "WORKERS="))
     assert first.wait(120) == 0
-    assert len(check_records(tmp_path, 3)) == 3
+    assert len(check_records(tmp_path, 8)) == 8
 
 
 def test_a_sweep_whose_server_stays_away_ends_and_the_same_command_goes_on(

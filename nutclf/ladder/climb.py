@@ -1,12 +1,10 @@
 """The published ladder, and a walk up it: one MLflow run, and one child run per rung."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -30,7 +28,7 @@ from nutclf.track.runs import DataRecord, Run, source_tags, trial_run, write_jso
 from nutclf.track.store import Store
 from nutclf.track.trial_log import log_best, log_epochs, log_model_of, log_settings
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.jobs import Assembled
+from nutclf.train.jobs import assembled
 from nutclf.train.views import UNTOUCHED
 from nutclf.train.workbench import FitResult, Workbench
 
@@ -253,14 +251,11 @@ def fit_rung(
     counted = result.facts["trainable_parameters"]
     check_parameters(config.backbone, len(classes), recipe.n_unfrozen, counted)
     log_best(run, result.history)
-    whole, y_prob = bench.assemble(result)
-    with tempfile.TemporaryDirectory() as folder:
-        whole.save(file := Path(folder) / "model.keras")
-        assembled = Assembled(file.read_bytes(), y_prob)
+    whole = assembled(bench, result)
     train, valid = bench.splits["train"], bench.splits["valid"]
-    table = prediction_table(valid.paths, valid.labels, y_prob, classes)
+    table = prediction_table(valid.paths, valid.labels, whole.y_prob, classes)
     metadata = data.model_metadata(config.backbone, bench.backbone.spec.image_size)
-    log_model_of(run, result, assembled, table, None, metadata)
+    log_model_of(run, result, whole, table, None, metadata)
     # The kept epoch on the untouched training images, without dropout.
     table = prediction_table(train.paths, train.labels, bench.predict(result, "train"), classes)
     metrics = metrics_of("train", table, classes)

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from pathlib import Path
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -12,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nutclf.config import RANGES, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import UserError
-from nutclf.track.store import Store, make_whole
+from nutclf.track.store import BUSY_S, Store, make_whole, sqlite_file
 from nutclf.track.trial_log import flatten
 
 BLOCKS_PER_FOLD = 8
@@ -27,7 +26,7 @@ MAX_KILLS = 3  # a recipe that kills its driver would do it again
 _SIGNATURE = "signature"
 STARTUP_TRIALS = 8  # drawn at random before TPE has something to go by
 _MISSING, _WHOLE = "absent", "whole"
-_SQLITE, _SPACE = "sqlite:///", "space."
+_SPACE = "space."
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -49,8 +48,7 @@ def open_study(
         space cannot draw the baseline.
     """
     now, first = signature(config, facts), as_parameters(config.baseline, config.space)
-    if store.optuna_url.startswith(_SQLITE):
-        database = Path(store.optuna_url.removeprefix(_SQLITE))
+    if database := sqlite_file(store.optuna_url):
         with store.lock():
             make_whole(database, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
     storage = open_storage(store.optuna_url)
@@ -77,8 +75,8 @@ def open_study(
 
 def stored_digest(store: Store, name: str) -> str | None:
     """Digest of the weights that a study began with; None where there is no such study."""
-    url = store.optuna_url
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
+    database = sqlite_file(store.optuna_url)
+    if database and not database.exists():
         return None
     try:
         study = find_study(store, name)
@@ -94,8 +92,8 @@ def find_study(store: Store, name: str) -> optuna.Study:
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's records. SQLite lets one process write at a time: the others wait a minute."""
-    patient = {"connect_args": {"timeout": 60}} if url.startswith(_SQLITE) else None
+    """Optuna's records, in a database where others may be writing."""
+    patient = {"connect_args": {"timeout": BUSY_S}} if sqlite_file(url) else None
     return optuna.storages.RDBStorage(url, patient)
 
 

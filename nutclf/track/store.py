@@ -27,7 +27,7 @@ from nutclf.errors import UserError
 EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
 """Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
 
-BUSY_S = 60.0  # SQLite lets one process write at a time
+BUSY_S = 60.0  # SQLite lets one process write at a time: so long the others wait
 _SERVER_S = 5  # MLflow itself asks a server that is away for four minutes
 _SQLITE = "sqlite:///"
 

@@ -11,6 +11,7 @@ from nutclf.config import Augmentation
 from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
+from nutclf.model.network import in_batches
 from nutclf.model.prefix import BATCH_SIZE, compiler, cut_to_cut, pixels_to_cut
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.views import UNTOUCHED, Augmenter
@@ -88,7 +89,8 @@ class StoredFeatures:
 
         def fill(out: np.ndarray) -> None:
             base = None if cut == part.base_cut else self._make(part.base_cut, view)
-            for rows in _batches(np.arange(len(out))):
+            for start in range(0, len(out), BATCH_SIZE):
+                rows = np.arange(start, min(start + BATCH_SIZE, len(out)))
                 if base is None:
                     out[rows] = part.from_pixels(cut, view, self._images, rows)
                 else:
@@ -112,11 +114,7 @@ class StreamedFeatures:
 
     def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
         of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
-        return np.concatenate([of_batch(batch) for batch in _batches(rows)])
-
-
-def _batches(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
+        return in_batches(of_batch, rows, BATCH_SIZE)
 
 
 Features = StoredFeatures | StreamedFeatures

@@ -77,7 +77,12 @@ def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> FitResult | 
         folds = job.setting.data.split("train")["fold"].to_numpy()
         rows = None if job.fold == ALL else np.flatnonzero(folds != job.fold)
         return bench.fit(job.recipe, job.seed, rows, on_epoch)
-    whole, y_prob = bench.assemble(job.result)
+    return assembled(bench, job.result)
+
+
+def assembled(bench: Workbench, result: FitResult) -> Assembled:
+    """A fit as the file of the whole network. Raises what `Workbench.assemble` does."""
+    whole, y_prob = bench.assemble(result)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         whole.save(file)

@@ -4,7 +4,7 @@
 PYTHON ?= python3
 STUDY ?= mobilenetv2
 NAME ?=
-BACKBONE ?= mobilenetv2
+BACKBONE ?=
 TRIALS ?=
 TIMEOUT ?=
 DATA ?= auto
@@ -32,10 +32,10 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)'
+	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)' --backbone '$(BACKBONE)'
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
-	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --force '$(FORCE)'
+	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)' --force '$(FORCE)'
 
 predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [MODEL STORE]
 	@test -n "$(IMAGE)" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
@@ -51,13 +51,13 @@ export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [M
 	@$(NUTCLF) export --to '$(TO)' --model '$(MODEL)' --out '$(OUT)' --data '$(DATA)'
 
 audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
-	@$(NUTCLF) audit --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)'
+	@$(NUTCLF) audit --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)'
 
 report: .venv ## One page on a study, to be read without network: ranking, curves, mistakes [STUDY DATA STORE]
-	@$(NUTCLF) report --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)'
+	@$(NUTCLF) report --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)'
 
 ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
-	@$(NUTCLF) ladder --backbone '$(BACKBONE)' --data '$(DATA)'
+	@$(NUTCLF) ladder --backbone '$(or $(BACKBONE),mobilenetv2)' --data '$(DATA)'
 
 doctor: .venv ## What kills, moves and damages left behind, found; repaired with FIX=1 [STORE]
 	@$(NUTCLF) doctor $(if $(FIX),--fix)

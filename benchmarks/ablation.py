@@ -1,8 +1,11 @@
-"""Out-of-fold accuracy of recipes: what each addition to the published one brings.
+"""What each part of the best recipe brings: taken out one at a time, on the same five folds.
 
-Usage: python -m benchmarks.ablation DATA FEATURES_FOLDER N_FOLDS [NAME ...]
+Usage: python -m benchmarks.ablation DATA FEATURES_FOLDER [NAME ...]
 
-N_FOLDS of the five are held out, one after the other; a deep recipe takes minutes a fold.
+Prints Markdown. "whole" is the untouched image, "one view" the best of one view, "views" of
+averaged ones, "all" with a probe blended in; each is chosen nested. p is McNemar's against the best
+recipe, both with all. Of the best recipe it adds what it says of the same images at other scales,
+and what the mean weights of its folds ("soup") say against one fit on all of them.
 """
 
 import sys
@@ -11,55 +14,143 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.setting import open_bench, study_of
-from nutclf.cli import load_study
-from nutclf.config import Recipe
+from nutclf.config import Ensemble, Recipe, View
 
-PUBLISHED = Recipe()
-DEEP = load_study("mobilenetv2_deep", name="").baseline
+BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8, 0.1, 0.01, "adapt", 0.97)
 RECIPES = {
-    "published": PUBLISHED,
-    "head": replace(DEEP, n_unfrozen=0, epochs=20, warmup_epochs=0, learning_rate=1e-3),
-    "4": replace(DEEP, n_unfrozen=4),
-    "20": replace(DEEP, n_unfrozen=20),
-    "29": replace(DEEP, n_unfrozen=29),
-    "deep": DEEP,
-    "deep, still": replace(DEEP, batch_norm="still"),
-    "deep, batch 64": replace(DEEP, batch_size=64),
-    "deep, still, batch 64": replace(DEEP, batch_norm="still", batch_size=64),
-    "deep, 6 epochs": replace(DEEP, epochs=6),
-    "deep, 1e-3": replace(DEEP, learning_rate=1e-3),
-    "deep, cold head": replace(DEEP, warmup_epochs=0),
-    "deep, hard labels": replace(DEEP, label_smoothing=0.0),
-    "deep, no decay": replace(DEEP, weight_decay=0.0),
+    "best: 29 layers, 8 + 8 epochs": BEST,
+    "no average of weights": replace(BEST, ema=0.0),
+    "no warm-up of the head": replace(BEST, warmup_epochs=0),
+    "no label smoothing": replace(BEST, label_smoothing=0.0),
+    "no weight decay": replace(BEST, weight_decay=0.0),
+    "still BatchNormalization": replace(BEST, batch_norm="still"),
+    "20 layers": replace(BEST, n_unfrozen=20),
+    "11 layers": replace(BEST, n_unfrozen=11),
+    "4 layers": replace(BEST, n_unfrozen=4),
+    "the head alone": replace(BEST, n_unfrozen=0),
+    "published recipe": Recipe(),
 }
+SCALES = {"padded to 1.5 times the side": View(1.5), "the centre 0.6": View(0.6)}
+
+
+class Ablation:
+    """The photographs in five folds, and the probes."""
+
+    def __init__(self, data: Path, features: Path):
+        self.config = study_of(list(RECIPES.values()), n_views=9)
+        _, self.bench = open_bench(self.config, data, features)
+        from nutclf.evaluate.folds import make_folds
+
+        self.train = self.bench.splits["train"]
+        self.folds = make_folds(self.train, self.config.n_folds, self.config.seed, "No folds: {}")
+        started = time.perf_counter()
+        self.probes = {p.name: p.held_out for p in self.bench.fit_probes(self.folds)}
+        print(f"probes: {time.perf_counter() - started:.0f} s\n")
+        print("| recipe | whole | one view | views | all | p | seconds a fit |")
+        print("|---|---|---|---|---|---|---|", flush=True)
+        for name, held_out in self.probes.items():
+            self.row(name, held_out)
+
+    def row(self, name, network, seconds="", best=None):
+        """Prints a line; which images are right with all, and the ensemble that is chosen."""
+        from nutclf.evaluate.ensembles import Answers, choose
+        from nutclf.evaluate.intervals import Rate, mcnemar
+
+        answers = Answers(self.config.test_views, network, self.probes)
+        plain = [ensemble for ensemble in self.config.ensembles if not ensemble.probe]
+        single = [ensemble for ensemble in plain if len(ensemble.views) == 1]
+        shares = []
+        for ensembles in ([Ensemble()], single, plain, self.config.ensembles):
+            said, chosen = choose(answers, ensembles, self.train.labels, self.folds)
+            right = said.argmax(axis=1) == self.train.labels
+            shares.append(f"{right.mean():.3f}")
+        rate, p = Rate(int(right.sum()), len(right)), ""
+        if best is not None:
+            p = f"{mcnemar(int((best & ~right).sum()), int((right & ~best).sum())):.2g}"
+        print(f"| {name} | {' | '.join(shares[:3])} | {rate} | {p} | {seconds} |", flush=True)
+        return right, chosen
+
+    def fit(self, recipe: Recipe):
+        """One fit a fold, and what they say of the images held out, [V, N, C]."""
+        import numpy as np
+
+        fits = [
+            self.bench.fit(recipe, rows=np.flatnonzero(self.folds != fold))
+            for fold in range(self.config.n_folds)
+        ]
+        network = np.empty((len(self.config.test_views), len(self.folds), 10), np.float32)
+        for fold, fitted in enumerate(fits):
+            network[:, self.folds == fold] = fitted.held_out
+        return fits, network
+
+    def steady(self, fits: list, ensemble: Ensemble) -> None:
+        """Out-of-fold accuracy of fits on the same images at other scales."""
+        import numpy as np
+
+        from nutclf.data.folder import Split
+        from nutclf.evaluate.baselines import fit_dense, probabilities
+        from nutclf.evaluate.ensembles import Answers
+        from nutclf.model.tta import look
+
+        bench, train, labels = self.bench, self.train, self.train.labels
+        learned = bench.learned_by_probes()
+        for what, view in SCALES.items():
+            seen = [np.asarray(look(one[None].astype("float32"), view))[0] for one in train.pixels]
+            pixels = np.rint(np.clip(seen, 0, 255)).astype(np.uint8)
+            keys = [f"{key} at {view}" for key in train.keys]
+            bench.splits[what] = Split(pixels, labels, train.paths, keys)
+            asked, right = bench.asked_of_probes(what), {}
+            for fold, fitted in enumerate(fits):
+                rows, said = self.folds == fold, {}
+                if ensemble.probe:
+                    dense = fit_dense(ensemble.probe, learned, labels, ~rows)
+                    views = [probabilities(features[rows], *dense) for features in asked]
+                    said[ensemble.probe] = np.stack(views)
+                network = bench.predict(fitted, what)[:, rows]
+                answers = Answers(self.config.test_views, network, said)
+                for way in (Ensemble(), ensemble):
+                    hits = answers.under(way).argmax(axis=1) == labels[rows]
+                    right[str(way)] = right.get(str(way), 0) + int(hits.sum())
+            shares = "; ".join(f"{way}: {n / len(labels):.3f}" for way, n in right.items())
+            print(f"({what}: {shares})", flush=True)
+
+    def soup(self, recipe: Recipe, held_out: int) -> None:
+        """A fold that no fit sees: the mean of four fits' weights, against one fit on all four."""
+        import numpy as np
+
+        bench, others = self.bench, [f for f in range(self.config.n_folds) if f != held_out]
+        rest = np.flatnonzero(self.folds != held_out)
+        parts = [bench.fit(recipe, rows=rest[self.folds[rest] != fold]) for fold in others]
+        weights = {
+            name: [
+                np.mean(each, axis=0)
+                for each in zip(*(p.weights[name] for p in parts), strict=True)
+            ]
+            for name in parts[0].weights
+        }
+        whole = bench.fit(recipe, rows=rest)
+        rows = self.folds == held_out
+        shares = []
+        for fitted in (replace(whole, weights=weights), whole):
+            said = bench.predict(fitted, "train")[:, rows].mean(axis=0).argmax(axis=1)
+            shares.append(f"{(said == self.train.labels[rows]).mean():.3f}")
+        print(f"(fold {held_out}, all views: soup {shares[0]}, one fit {shares[1]})", flush=True)
 
 
 def main() -> None:
-    """Scores the recipes named, or all, one after another, on the same folds."""
-    data, features, n_folds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    config = study_of(list(RECIPES.values()), n_views=9)
-    _, bench = open_bench(config, data, features)
-    from nutclf.evaluate.folds import make_folds
-
-    folds = make_folds(bench.splits["train"], config.n_folds, config.seed, "No folds: {}")
-    for name in sys.argv[4:] or RECIPES:
-        print(f"{name}: {_score(bench, RECIPES[name], folds, n_folds)}", flush=True)
-
-
-def _score(bench, recipe: Recipe, folds, n_folds: int) -> str:
-    import numpy as np
-
-    from nutclf.evaluate.intervals import Rate
-
-    started, labels = time.perf_counter(), bench.splits["train"].labels
-    right = []
-    for fold in range(n_folds):
-        result = bench.fit(recipe, rows=np.flatnonzero(folds != fold))
-        right.append(result.held_out.argmax(axis=1) == labels[folds == fold])
-    each = " ".join(f"{part.mean():.3f}" for part in right)
-    seconds = time.perf_counter() - started
-    together = np.concatenate(right)
-    return f"{Rate(int(together.sum()), len(together))}; by fold {each}; {seconds:.0f} s"
+    """Scores the recipes named, or all, one after another."""
+    ablation, best = Ablation(Path(sys.argv[1]), Path(sys.argv[2])), None
+    for name in sys.argv[3:] or RECIPES:
+        began = time.perf_counter()
+        fits, network = ablation.fit(RECIPES[name])
+        seconds = (time.perf_counter() - began) / len(fits)
+        right, ensemble = ablation.row(name, network, f"{seconds:.0f}", best)
+        if best is None:
+            best = right
+            print(f"(it answers with {ensemble})", flush=True)
+            ablation.steady(fits, ensemble)
+            for fold in range(2):
+                ablation.soup(RECIPES[name], fold)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main() -> None:
                 result = bench.fit(recipe)
                 epochs = result.history.epochs
                 losses = np.array([[e["train_loss"], e["valid_loss"]] for e in epochs])
-                results[dtype, recipe.n_unfrozen] = losses, result.valid
+                results[dtype, recipe.n_unfrozen] = losses, result.valid[0]
             sizes[dtype] = sum(file.stat().st_size for file in Path(folder).glob("*.npy")) / 1e6
     for recipe in RECIPES:
         (a, p), (b, q) = (results[d, recipe.n_unfrozen] for d in ("float32", "float16"))

@@ -14,5 +14,16 @@ DEPTHS = (0, 2, 4, 9, 16, 30, 58)
 STUDY = StudyConfig(
     name="densenet169",
     backbone="densenet169",
-    space=SearchSpace(n_unfrozen=DEPTHS),
+    space=SearchSpace(
+        n_unfrozen=DEPTHS,
+        epochs=(5, 10),
+        learning_rate=(1e-4, 1e-3),
+        batch_size=(32,),
+        warmup_epochs=(8,),
+        label_smoothing=(0.1,),
+        weight_decay=(0.01,),
+        batch_norm=("adapt",),
+        ema=(0.97,),
+    ),
+    n_views=9,
 )

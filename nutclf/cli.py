@@ -45,6 +45,8 @@ StoreOption = Annotated[str, typer.Option(envvar="NUTCLF_STORE", help="Folder of
 ModelOption = Annotated[str, typer.Option(help="Name of the registered model.")]
 _WEIGHTS_HELP = "pretrained, or random to try the machinery without weights."
 WeightsOption = Annotated[str, typer.Option(help=_WEIGHTS_HELP)]
+_BACKBONE_HELP = "A network of keras.applications in lower case; the study's own if empty."
+BackboneOption = Annotated[str, typer.Option(help=_BACKBONE_HELP)]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")]
 
 
@@ -64,6 +66,7 @@ def sweep(
     store: StoreOption = "mlruns",
     weights: WeightsOption = "pretrained",
     workers: Annotated[int, typer.Option(min=1, help="Fits at once, each a process.")] = 1,
+    backbone: BackboneOption = "",
 ) -> None:
     """Search the recipe, record every trial, promote the best model."""
     timeout_s = seconds_of(timeout)
@@ -75,13 +78,13 @@ def sweep(
         from nutclf.search.driver import sweep as run_sweep
         from nutclf.search.explain import explain
 
-        config, source = _open_study_on_data(study, name, data, objective)
+        config, source = _open_study_on_data(study, name, data, objective, backbone)
         records, model = _open_store(store), _experiment(source)
         trials = trials or _TRIALS[source.kind]
         limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
         run_sweep(config, source, records, _open_features(), engine, _say, **limits)
     verdict = _promote_best(records, config, source)
-    typed = _as_typed(study, name, trials, data, objective, weights)
+    typed = _as_typed(study, name, trials, data, objective, weights, backbone)
     explain(records, config, source, _say, typed)
     _say("")
     _say(f"Look at it:   make ui{_store_hint(store)}")
@@ -150,6 +153,7 @@ def report(
     name: NameOption = "",
     data: DataOption = "auto",
     objective: ObjectiveOption = "auto",
+    backbone: BackboneOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Write one page on a study: ranking, curves, mistakes, verdict."""
@@ -159,7 +163,7 @@ def report(
     from nutclf.search.study import find_study
     from nutclf.track.studies import read_study
 
-    config, source = _open_study_on_data(study, name, data, objective)
+    config, source = _open_study_on_data(study, name, data, objective, backbone)
     records = _open_store(store).prepare()
     found = read_study(records, _experiment(source), config, source.data.fingerprint)
     explain(records, config, source, _say)
@@ -174,13 +178,14 @@ def audit(
     name: NameOption = "",
     data: DataOption = "auto",
     objective: ObjectiveOption = "auto",
+    backbone: BackboneOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Find broken files, copies, leaks and doubtful labels."""
     quiet()
     from nutclf.audit.images import audit_images, audit_lines
 
-    config, source = _open_study_on_data(study, name, data, objective)
+    config, source = _open_study_on_data(study, name, data, objective, backbone)
     seed_everything(config.seed)
     found = audit_images(config, source, _open_store(store), _open_features(), _say)
     for line in ("", *audit_lines(found)):
@@ -189,9 +194,7 @@ def audit(
 
 @app.command()
 def ladder(
-    backbone: Annotated[
-        str, typer.Option(help="Network that climbs: mobilenetv2, the published one, or another.")
-    ] = "mobilenetv2",
+    backbone: BackboneOption = "mobilenetv2",
     data: DataOption = "auto",
     store: StoreOption = "mlruns",
 ) -> None:
@@ -223,13 +226,14 @@ def promote(
     force: Annotated[
         str, typer.Option(help="Your reason to promote it whatever the comparison says.")
     ] = "",
+    backbone: BackboneOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Register a study's best model; champion if it beats the present."""
     quiet()
     from nutclf.search.explain import explain
 
-    config, source = _open_study_on_data(study, name, data, objective)
+    config, source = _open_study_on_data(study, name, data, objective, backbone)
     records = _open_store(store).prepare()
     _promote_best(records, config, source, force)
     explain(records, config, source, _say)
@@ -332,15 +336,16 @@ def load_study(study: str, name: str = ""):
     return dataclasses.replace(module.STUDY, name=name) if name else module.STUDY
 
 
-def _open_study_on_data(study: str, name: str, data: str, objective: str):
+def _open_study_on_data(study: str, name: str, data: str, objective: str, backbone: str = ""):
     """The study of experiments/ as it runs on the data that were found, and those data."""
     from nutclf.model.backbones import find_spec
-    from nutclf.search.driver import for_data, with_objective
+    from nutclf.search.driver import for_data, with_backbone, with_objective
 
     config = load_study(study, name)  # a misspelt name is told before any data are fetched
-    find_spec(config.backbone)
+    find_spec(backbone or config.backbone)
     source = _find_data(data)
-    return with_objective(for_data(config, source.kind), objective), source
+    config = with_backbone(with_objective(for_data(config, source.kind), objective), backbone)
+    return config, source
 
 
 def _find_data(data: str):
@@ -405,9 +410,12 @@ def _promote_best(store, config, source, force: str = ""):
     return verdict
 
 
-def _as_typed(study: str, name: str, trials: int, data: str, objective: str, weights: str) -> str:
+def _as_typed(
+    study: str, name: str, trials: int, data: str, objective: str, weights: str, backbone: str
+) -> str:
     """The sweep as a person types it again; what has its default is left out."""
     given = {"NAME": name, "DATA": data, "OBJECTIVE": objective, "WEIGHTS": weights}
+    given |= {"BACKBONE": backbone}
     said = {key: value for key, value in given.items() if value not in ("", "auto", "pretrained")}
     settings = {"STUDY": study, "TRIALS": str(trials)} | said
     return " ".join(["make sweep", *(f"{k}={shlex.quote(v)}" for k, v in settings.items())])

@@ -5,12 +5,14 @@ and nobody reads a config with a fallback. An impossible value fails here, befor
 """
 
 from dataclasses import dataclass, replace
+from itertools import product
 from math import inf
 
 from nutclf.errors import UserError
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 BATCH_NORMS = ("still", "adapt")
+PROBES = ("logistic regression", "discriminant analysis")
 DIRECTIONS = ("maximize", "minimize")
 SPLITS = ("train", "valid", "test")
 RANGES = ("dropout_rate", "epochs", "learning_rate")
@@ -50,6 +52,7 @@ class Recipe:
       weight_decay: AdamW's decoupled decay of kernels, as a share a step of the learning rate.
       batch_norm: "still", the statistics of BatchNormalization stay those of ImageNet; "adapt", in
         unfrozen layers training normalises by the batch, and they follow.
+      ema: momentum, [0, 1), of the exponential average that the kept weights are; 0 is none.
     """
 
     n_unfrozen: int = 4
@@ -62,13 +65,14 @@ class Recipe:
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
     batch_norm: str = "still"
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         _require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
         _require_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
         _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "0 or more")
-        for name in ("dropout_rate", "label_smoothing"):
+        for name in ("dropout_rate", "label_smoothing", "ema"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 to below 1")
         for name, least in (
             ("epochs", 1),
@@ -100,6 +104,68 @@ class Augmentation:
         _require(0 <= self.rotation <= 1, "rotation", self.rotation, "0 to 1 turns")
         _require(self.resize >= 1, "resize", self.resize, "1 or more")
         _require(0 <= self.zoom < 1, "zoom", self.zoom, "0 to below 1")
+
+
+@dataclass(frozen=True)
+class View:
+    """A fixed view of an image at test time, of the centred square that the network takes.
+
+    Attributes:
+      scale: share of the side that is seen, above 0.5: the centre is cropped and enlarged to the
+        whole; above 1, to 2, the square is made smaller on a ground of its border's colour.
+      mirrored: left and right change places.
+    """
+
+    scale: float = 1.0
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = "a crop in (0.5, 1], or padding in (1, 2]"
+        _require(0.5 < self.scale <= 2, "scale of a test-time view", self.scale, allowed)
+
+    def __str__(self) -> str:
+        return f"{self.scale:g}" + (" mirrored" if self.mirrored else "")
+
+
+WHOLE = View()
+"""The untouched image."""
+
+
+def _mirrored(*scales: float) -> tuple[View, ...]:
+    return tuple(View(scale, mirrored) for scale in scales for mirrored in (False, True))
+
+
+TTA = (
+    (WHOLE,),
+    (View(0.875),),
+    (View(0.78),),
+    (View(0.875), View(0.78)),
+    _mirrored(0.875, 0.78),
+    _mirrored(1.0, 0.875, 0.78, 0.67),
+)
+"""Sets of views whose answers may be averaged, the cheapest first: an answer costs as many passes.
+
+ImageNet networks are evaluated on the centre 0.875 of an image (224 of 256 pixels).
+"""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """How a model answers: the mean over its test-time views, blended with that of a probe.
+
+    Attributes:
+      views: whose probabilities are averaged.
+      probe: name of the linear model on the frozen network that answers too; "" for none.
+      weight: of the probe's probabilities, [0, 1); the network has the rest.
+    """
+
+    views: tuple[View, ...] = (WHOLE,)
+    probe: str = ""
+    weight: float = 0.0
+
+    def __str__(self) -> str:
+        blend = f", {self.weight:g} {self.probe}" if self.probe else ""
+        return " + ".join(map(str, self.views)) + blend
 
 
 @dataclass(frozen=True)
@@ -170,6 +236,7 @@ class SearchSpace:
     label_smoothing: tuple[float, ...] = (0.0,)
     weight_decay: tuple[float, ...] = (0.0,)
     batch_norm: tuple[str, ...] = ("still",)
+    ema: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
@@ -205,6 +272,10 @@ class StudyConfig:
       feature_dtype: how features are kept on disk: "float32", with which a cached trial is the
         uncached one, or "float16": half of the disk, losses of deep fits change by up to 0.06.
       image_size: side of the network's input, pixels; None is the network's own.
+      tta: sets of test-time views. Under cross-validation each trial takes the set, and the blend,
+        that do best on the images held out; the valid split judges the untouched image alone.
+      probes: names of `PROBES` that are fitted before all trials.
+      blend: weights that a probe's answer may have beside a trial's, each in (0, 1).
     """
 
     name: str
@@ -218,8 +289,20 @@ class StudyConfig:
     seed: int = 0
     feature_dtype: str = "float32"
     image_size: int | None = None
+    tta: tuple[tuple[View, ...], ...] = TTA
+    probes: tuple[str, ...] = PROBES
+    blend: tuple[float, ...] = (0.3, 0.5)
 
     def __post_init__(self) -> None:
+        for views in self.tta:
+            said = ", ".join(map(str, views))
+            _require(0 < len(views) == len(set(views)), "tta", said, "views that do not repeat")
+        _require(len(self.tta) > 0, "tta", self.tta, "one or more sets of views")
+        for probe in self.probes:
+            _require_one_of("probe", probe, PROBES)
+        for weight in self.blend:
+            _require(0 < weight < 1, "blend", weight, "weights above 0 and below 1")
+        _require(bool(self.probes) or not self.blend, "blend", self.blend, "none without probes")
         _require(self.n_folds >= 2, "n_folds", self.n_folds, "2 or more")
         _require_one_of("feature_dtype", self.feature_dtype, ("float16", "float32"))
         n_views, size = self.n_views, self.image_size
@@ -230,3 +313,18 @@ class StudyConfig:
     def views(self) -> int:
         """How many augmented views of an image exist."""
         return self.n_views or self.space.longest_training
+
+    @property
+    def test_views(self) -> tuple[View, ...]:
+        """The views that images are judged by, the untouched one first."""
+        if not self.objective.cross_validated:
+            return (WHOLE,)
+        return tuple(dict.fromkeys([WHOLE, *(view for views in self.tta for view in views)]))
+
+    @property
+    def ensembles(self) -> list[Ensemble]:
+        """Ways to answer that a trial chooses from, the cheapest first."""
+        if not self.objective.cross_validated:
+            return [Ensemble()]
+        blends = [("", 0.0), *product(self.probes, self.blend)]
+        return [Ensemble(views, *blend) for views in self.tta for blend in blends]

@@ -136,6 +136,18 @@ def tiny_backbone(tiny_spec):
 
 
 @pytest.fixture(scope="session")
+def tiny_whole(tiny_backbone):
+    """The tiny network as it is saved, for three classes, untrained."""
+    from nutclf.model import cuts
+    from nutclf.model.network import Deployable, build_tail
+
+    trunk = cuts.trunk(tiny_backbone.model)
+    tail = build_tail(trunk, len(trunk.layers) - 1, 0, 3, 0.5, 0)
+    weights = {layer.name: layer.get_weights() for layer in tail.layers if layer.weights}
+    return Deployable(tiny_backbone, 3).fill(weights)
+
+
+@pytest.fixture(scope="session")
 def lively():
     """MobileNetV2 at 96 pixels with the shipped weights: its outputs are of order 1.
 
@@ -467,7 +479,7 @@ def checkout(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(REPO / "nutclf", root / "nutclf", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "experiments").mkdir()
-    for name, backbone in (("quick", "mobilenetv2"), ("unknown", "resnet50")):
+    for name, backbone in (("quick", "mobilenetv2"), ("unknown", "resnet5")):
         (root / "experiments" / f"{name}.py").write_text(_QUICK.format(name=name, net=backbone))
     for name in ("mobilenetv2", "densenet169"):
         shutil.copy(REPO / "experiments" / f"{name}.py", root / "experiments")
@@ -487,6 +499,8 @@ STUDY = StudyConfig(
     baseline=Recipe(epochs=1, lr_schedule="constant"),
     n_views=1,
     image_size=32,
+    probes=(),
+    blend=(),
 )
 '''
 

@@ -122,7 +122,7 @@ def test_an_unknown_study(refused, nuts):
 
 def test_an_unknown_backbone(refused, nuts):
     sentence = refused("sweep", "--study", "unknown", "--data", nuts)
-    assert "'resnet50'" in sentence
+    assert "'resnet5'" in sentence
     assert "densenet169" in sentence
 
 

@@ -3,8 +3,20 @@
 import pytest
 
 from nutclf.cli import WORKDIR, load_study
-from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe, SearchSpace, StudyConfig
+from nutclf.config import (
+    OBJECTIVES,
+    WHOLE,
+    Augmentation,
+    Objective,
+    Recipe,
+    SearchSpace,
+    StudyConfig,
+)
 from nutclf.errors import UserError
+
+
+def study(**settings) -> StudyConfig:
+    return StudyConfig("any", "mobilenetv2", SearchSpace(n_unfrozen=(0,)), **settings)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +35,7 @@ from nutclf.errors import UserError
         ("n_unfrozen", 1.5),
         ("warmup_epochs", -1),
         ("weight_decay", -0.01),
+        ("ema", 1.0),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_a_recipe_and_in_a_space(field, value):
@@ -56,6 +69,12 @@ def test_choices_differ_and_ranges_have_two_ends_in_order(choices):
     [
         (lambda: Objective("cv_accuracy", "up"), "direction is 'up'; allowed: maximize, minimize"),
         (lambda: Augmentation(rotation=1.5), "rotation is 1.5"),
+        (lambda: study(tta=((WHOLE, WHOLE),)), "tta is '1, 1'; allowed: views that do not repeat"),
+        (lambda: study(tta=((),)), "tta is ''"),
+        (lambda: study(tta=()), r"tta is \(\); allowed: one or more sets"),
+        (lambda: study(probes=()), r"blend is \(0.3, 0.5\); allowed: none without probes"),
+        (lambda: study(probes=("typo",)), "probe is 'typo'; allowed: logistic regression, disc"),
+        (lambda: study(blend=(1.0,)), "blend is 1.0; allowed: weights above 0 and below 1"),
         (lambda: Augmentation(resize=0.9), "resize is 0.9"),
         (lambda: Augmentation(zoom=1.0), "zoom is 1.0"),
         (lambda: StudyConfig("a", "b", SearchSpace((0,)), n_folds=1), "n_folds is 1"),

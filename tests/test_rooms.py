@@ -8,7 +8,7 @@ from pathlib import Path
 import nutclf
 
 PACKAGE = Path(nutclf.__file__).parent
-ROOMS = ["data", "model", "train", "evaluate", "track"]
+ROOMS = ["data", "model", "evaluate", "train", "track"]
 ROOMS += ["search", "serve", "audit", "ladder", "report"]
 """In the order of imports: a room knows those before it."""
 

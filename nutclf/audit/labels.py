@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from nutclf.config import StudyConfig
+from nutclf.config import WHOLE, StudyConfig
 from nutclf.data.duplicates import groups_of_like, perceptual_hashes
 from nutclf.data.folder import DataSet, Split, read_split
 from nutclf.errors import UserError
@@ -19,8 +19,7 @@ from nutclf.track.registry import best_run
 from nutclf.track.runs import Run
 from nutclf.track.store import Store
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.features import FrozenPart, StoredFeatures
-from nutclf.train.views import UNTOUCHED
+from nutclf.train.features import Features, FrozenPart
 
 COLUMNS = ("path", "label", "looks_like", "score", "p_label", "p_looks_like")
 
@@ -71,16 +70,15 @@ def _probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[lis
     def read(split: str) -> tuple[Split, np.ndarray]:
         # Broken files are left out, however many: the audit lists them elsewhere.
         images = read_split(data, split, backbone.spec.image_size, allow_unreadable=True)
-        pooled = StoredFeatures(part, part.base_cut, images, store, "float32")
-        return images, pooled.batch(UNTOUCHED, np.arange(len(images.labels)))
+        return images, Features(part, part.base_cut, images, store, "float32").all(WHOLE)
 
     (train, of_train), (valid, of_valid) = read("train"), read("valid")
     folds = _folds(config, data.classes, train)
     classifier = BASELINES["logistic regression"](config.seed)
-    said = judge(classifier, (of_train, train.labels), folds, of_valid, len(data.classes))
+    judged = judge(classifier, (of_train, train.labels), folds, of_valid, len(data.classes))
     tables = [
         prediction_table(split.paths, split.labels, y_prob, data.classes)
-        for split, y_prob in ((train, said.held_out), (valid, said.valid))
+        for split, y_prob in zip((valid, train), judged, strict=True)
     ]
     model = f"logistic regression on frozen {backbone.spec.name} features"
     return tables, f"{model}, {folds.max() + 1} folds"

@@ -1,10 +1,12 @@
-"""Classical classifiers on frozen features: the floor that fine-tuning has to clear."""
+"""Classifiers on frozen features: the floor that fine-tuning has to clear, and linear probes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -23,13 +25,76 @@ BASELINES: dict[str, Callable[[int], BaseEstimator]] = {
 }
 """By name, what makes an unfitted classifier from a seed."""
 
+_LINEAR: dict[str, Callable[[], BaseEstimator]] = {
+    # Features of several views of an image are alike: that takes strong regularisation.
+    "logistic regression": lambda: make_pipeline(
+        StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000)
+    ),
+    "discriminant analysis": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+}
+
 
 @dataclass(frozen=True)
-class Judged:
-    """Probabilities that a classifier gives images that it did not learn from."""
+class Probe:
+    """A linear model on pooled features, softmax(x @ kernel + bias), and what it says."""
 
-    valid: np.ndarray  # of the valid images, from a fit on all training images, [M, C]
-    held_out: np.ndarray  # of the training images, each from the fit that held it out, [N, C]
+    name: str
+    kernel: np.ndarray  # float32 [F, C], fitted to all training images, as is the bias [C]
+    bias: np.ndarray
+    held_out: np.ndarray | None  # of the training images, by the fits without them, [V, N, C]
+    valid: np.ndarray  # of the valid images, [V, M, C]
+
+
+def fit_probe(
+    name: str,
+    learned: Sequence[np.ndarray],
+    labels: np.ndarray,
+    folds: np.ndarray | None,
+    asked: Sequence[np.ndarray],
+    valid: Sequence[np.ndarray],
+) -> Probe:
+    """Fits one of `nutclf.config.PROBES` to all training images, and to those out of each fold.
+
+    `learned` are features [N, F] of the views that it learns from, of images with class ids
+    `labels` [N]; `asked` and `valid` features of the test-time views, [N, F] and [M, F]. `folds`
+    [N] says where an image is held out; None: nowhere.
+    """
+
+    held_out = None
+    if folds is not None:
+        held_out = np.empty((len(asked), len(labels), labels.max() + 1), np.float32)
+        for fold in np.unique(folds):
+            dense = fit_dense(name, learned, labels, folds != fold)
+            for view, features in enumerate(asked):
+                held_out[view, folds == fold] = probabilities(features[folds == fold], *dense)
+    dense = fit_dense(name, learned, labels, np.ones(len(labels), bool))
+    answers = np.stack([probabilities(features, *dense) for features in valid])
+    return Probe(name, *dense, held_out, answers)
+
+
+def fit_dense(
+    name: str, learned: Sequence[np.ndarray], labels: np.ndarray, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a probe that learned from the chosen images, bool [N]."""
+    examples = np.concatenate([view[chosen] for view in learned])
+    return as_dense(_LINEAR[name]().fit(examples, np.tile(labels[chosen], len(learned))))
+
+
+def probabilities(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """What the layer Dense(C, "softmax") says of features [N, F], float32 [N, C]."""
+    return softmax(features @ kernel + bias, axis=1).astype(np.float32)
+
+
+def as_dense(fitted: BaseEstimator) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [F, C] and bias [C], float32, of the dense softmax layer that says the same."""
+    scaler, linear = fitted if hasattr(fitted, "steps") else (None, fitted)
+    kernel, bias = linear.coef_.T, linear.intercept_
+    if scaler is not None:
+        kernel = kernel / scaler.scale_[:, np.newaxis]
+        bias = bias - scaler.mean_ @ kernel
+    if kernel.shape[1] == 1:  # of two classes scikit-learn keeps the difference
+        kernel, bias = (np.concatenate([-part / 2, part / 2], axis=-1) for part in (kernel, bias))
+    return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def judge(
@@ -38,11 +103,12 @@ def judge(
     folds: np.ndarray,
     valid: np.ndarray,
     n_classes: int,
-) -> Judged:
+) -> tuple[np.ndarray, np.ndarray]:
     """Fits clones of a classifier, one per fold and one on everything.
 
     `train` is features [N, F] and class ids [N], `folds` where each is held out [N], `valid`
-    features [M, F]. A class that the training images lack gets probability 0.
+    features [M, F]. Returns the probabilities of the valid images, [M, C], and of the training
+    images, each from the fit that held it out, [N, C]. A class without training images gets 0.
     """
     features, labels = train
     held_out, of_valid = np.zeros((len(labels), n_classes)), np.zeros((len(valid), n_classes))
@@ -51,4 +117,4 @@ def judge(
         classifier, features, labels, cv=PredefinedSplit(folds), method="predict_proba"
     )
     of_valid[:, present] = clone(classifier).fit(features, labels).predict_proba(valid)
-    return Judged(of_valid, held_out)
+    return of_valid, held_out

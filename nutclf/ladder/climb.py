@@ -3,17 +3,27 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 
 import keras
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from nutclf.config import OBJECTIVES, Augmentation, Recipe, SearchSpace, StudyConfig
+from nutclf.config import (
+    OBJECTIVES,
+    WHOLE,
+    Augmentation,
+    Ensemble,
+    Recipe,
+    SearchSpace,
+    StudyConfig,
+    View,
+)
 from nutclf.data.folder import Split, read_split
 from nutclf.data.source import DataSource
 from nutclf.evaluate.baselines import BASELINES, judge
+from nutclf.evaluate.ensembles import Answers
 from nutclf.evaluate.folds import make_folds
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.metrics import confusion_record
@@ -26,10 +36,15 @@ from nutclf.search.driver import DRAWN_SIZE, Say, closed
 from nutclf.track.evaluation import FOLDER, metrics_of, write_evaluation
 from nutclf.track.runs import DataRecord, Run, source_tags, trial_run, write_json
 from nutclf.track.store import Store
-from nutclf.track.trial_log import log_best, log_epochs, log_model_of, log_settings
+from nutclf.track.trial_log import (
+    log_best,
+    log_curves,
+    log_epochs,
+    log_model_of,
+    log_settings,
+)
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.jobs import assembled
-from nutclf.train.views import UNTOUCHED
 from nutclf.train.workbench import FitResult, Workbench
 
 EXPERIMENTS = {"photographs": "nutclf-ladder", "drawn": "nutclf-ladder-drawn"}
@@ -43,6 +58,15 @@ PUBLISHED_PARAMETERS = {0: 330_506, 4: 743_306}
 NO_AUGMENTATION = Augmentation(rotation=0, resize=1, zoom=0, horizontal_flip=False)
 AS_IS = 1, "as is: the untouched ImageNet classifier"
 PUZZLE = 7, "test confusion matrix"
+LOOKS = PUZZLE[0] + len(BASELINES) + 1, "the recipe of rung 6, asked in other ways"
+WAYS = {
+    "of the untouched image": Ensemble(),
+    "of its centre 0.875": Ensemble((View(0.875),)),
+    "of two crops, averaged": Ensemble((View(0.875), View(0.78))),
+    "of two crops, and logistic regression": Ensemble(
+        (View(0.875), View(0.78)), "logistic regression", 0.5
+    ),
+}
 _NO_FOLDS = (
     "The ladder cross-validates, and these data cannot be: {}. Add images, or omit the class."
 )
@@ -165,6 +189,8 @@ def climb(
         for number, baseline in enumerate(BASELINES, start=PUZZLE[0] + 1):
             with rung(number, baseline) as run:
                 rows += run_baseline(run, number, baseline, plain, folds)
+        with rung(*LOOKS) as run:
+            rows += ask_otherwise(run, backbone, source, splits, folds, features)
         table = "\n\n".join([as_markdown(rows), notes_on(spec.name, source.kind), *names])
         with parent.artifacts() as folder:
             (folder / "ladder.md").write_text(table + "\n", encoding="utf-8")
@@ -255,9 +281,11 @@ def fit_rung(
     train, valid = bench.splits["train"], bench.splits["valid"]
     table = prediction_table(valid.paths, valid.labels, whole.y_prob, classes)
     metadata = data.model_metadata(config.backbone, bench.backbone.spec.image_size)
-    log_model_of(run, result, whole, table, None, metadata)
+    log_curves(run, result.history)
+    log_model_of(run, whole, table, None, metadata)
     # The kept epoch on the untouched training images, without dropout.
-    table = prediction_table(train.paths, train.labels, bench.predict(result, "train"), classes)
+    untouched = bench.predict(result, "train")[0]
+    table = prediction_table(train.paths, train.labels, untouched, classes)
     metrics = metrics_of("train", table, classes)
     kept = {name: metrics[name] for name in ("train_macro_precision", "train_macro_recall")}
     spent = {"time_features_s": result.seconds_features, "time_train_s": result.seconds_train}
@@ -325,16 +353,15 @@ def run_baseline(
     """Fits one of `BASELINES` on pooled features of untouched images, and records it in `run`."""
     classes, train, valid = bench.classes, bench.splits["train"], bench.splits["valid"]
     of_train, of_valid = (
-        bench.features(split, bench.pool).batch(UNTOUCHED, np.arange(len(images.labels)))
-        for split, images in (("train", train), ("valid", valid))
+        bench.features(split, bench.pool).all(WHOLE) for split in ("train", "valid")
     )
     facts = {"model": name, "seed": SEED, "backbone": bench.config.backbone, "features": "pooled"}
     run.params(facts | {"n_features": of_train.shape[1]})
     examples, title, rows = (of_train, train.labels), f"{name} on frozen features", []
-    judged = judge(BASELINES[name](SEED), examples, folds, of_valid, len(classes))
+    on_valid, held_out = judge(BASELINES[name](SEED), examples, folds, of_valid, len(classes))
     for split, label, images, y_prob, fold in (
-        ("valid", "valid accuracy", valid, judged.valid, None),
-        ("cv", f"{folds.max() + 1}-fold accuracy", train, judged.held_out, folds),
+        ("valid", "valid accuracy", valid, on_valid, None),
+        ("cv", f"{folds.max() + 1}-fold accuracy", train, held_out, folds),
     ):
         rate = Rate(int((y_prob.argmax(axis=1) == images.labels).sum()), len(images.labels))
         table = prediction_table(images.paths, images.labels, y_prob, classes, fold)
@@ -342,6 +369,40 @@ def run_baseline(
         # `write_evaluation` leaves the valid accuracy to the epochs; here there are none.
         run.metrics({f"{split}_accuracy": rate.share})
         rows.append(Row(number, title, label, "", f"{rate.share:.3f}", rate))
+    return rows
+
+
+def ask_otherwise(
+    run: Run,
+    backbone: Backbone,
+    source: DataSource,
+    splits: Mapping[str, Split],
+    folds: np.ndarray,
+    features: FeatureStore,
+) -> list[Row]:
+    """Cross-validates rung 6, and has its answers from other views, and beside a probe."""
+    config = ladder_config(backbone.spec.name, source.kind, augmented=True)
+    tta = tuple(ensemble.views for ensemble in WAYS.values())
+    config = replace(config, objective=OBJECTIVES["cv"], tta=tuple(dict.fromkeys(tta)))
+    bench, train = (
+        Workbench(config, backbone, source.data.classes, splits, features),
+        splits["train"],
+    )
+    probe = next(p for p in bench.fit_probes(folds) if p.name == "logistic regression")
+    held_out = Answers(
+        config.test_views, np.empty_like(probe.held_out), {probe.name: probe.held_out}
+    )
+    for fold in range(folds.max() + 1):
+        fitted = bench.fit(RUNGS[-1].recipe, rows=np.flatnonzero(folds != fold))
+        held_out.network[:, folds == fold] = fitted.held_out
+    run.params({"backbone": backbone.spec.name, "seed": SEED, "folds": folds.max() + 1})
+    rows = []
+    for how, ensemble in WAYS.items():
+        right = held_out.under(ensemble).argmax(axis=1) == train.labels
+        rate = Rate(int(right.sum()), len(right))
+        run.metrics({f"cv_accuracy {how}": rate.share})
+        figure = f"{folds.max() + 1}-fold accuracy {how}"
+        rows.append(Row(*LOOKS, figure, "", f"{rate.share:.3f}", rate))
     return rows
 
 

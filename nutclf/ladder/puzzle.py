@@ -127,7 +127,8 @@ def under_other_names(y_prob: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def pixels_that_become(inputs: np.ndarray, spec: BackboneSpec) -> np.ndarray:
     """Pixels [N, S, S, 3] whose scaling by the model gives `inputs`, as if it had not scaled."""
-    return ((inputs - np.asarray(spec.offset)) / np.asarray(spec.scale)).astype(np.float32)
+    pixels = ((inputs - np.asarray(spec.offset)) / np.asarray(spec.scale)).astype(np.float32)
+    return pixels[..., ::-1] if spec.bgr else pixels
 
 
 def evaluations(whole: keras.Model, spec: BackboneSpec, pixels: np.ndarray, y_prob: np.ndarray):

@@ -1,6 +1,7 @@
 """The pretrained networks: how each is built, what it expects, where its weights come from."""
 
 import hashlib
+import inspect
 import os
 import socket
 import warnings
@@ -26,11 +27,13 @@ class BackboneSpec:
     scale: tuple[float, ...]  # a channel's input is `pixel * scale + offset`, for pixels 0..255
     offset: tuple[float, ...]
     weights_file: str  # in the folder `NUTCLF_WEIGHTS`; as .npz it may be shipped beside this file
+    bgr: bool = False  # whether it takes blue first, as networks that came from Caffe do
 
     def build(self, **arguments) -> keras.Model:
         """The network, by default without its top: scaled float32 [B, S, S, 3] to [B, h, w, C]."""
-        defaults = {"include_top": False, "weights": None, "name": self.name}
-        defaults |= {"input_shape": (self.image_size, self.image_size, 3)}
+        # Without a name: some constructors look their own up in a table.
+        shape = (self.image_size, self.image_size, 3)
+        defaults = {"include_top": False, "weights": None, "input_shape": shape}
         return getattr(keras.applications, self.application)(**defaults | arguments)
 
 
@@ -71,11 +74,39 @@ class NoWeights(UserError):
     """Weights cannot be had here, or from one source; the message says why."""
 
 
+_SIZES = {  # of the input, where it is not 224 pixels: the default of each constructor
+    "efficientnetb1": 240, "efficientnetb2": 260, "efficientnetb3": 300, "efficientnetb4": 380,
+    "efficientnetb5": 456, "efficientnetb6": 528, "efficientnetb7": 600, "efficientnetv2b1": 240,
+    "efficientnetv2b2": 260, "efficientnetv2b3": 300, "efficientnetv2s": 384,
+    "efficientnetv2m": 480, "efficientnetv2l": 480, "inceptionv3": 299, "inceptionresnetv2": 299,
+    "nasnetlarge": 331, "xception": 299,
+}  # fmt: skip
+
+
 def find_spec(name: str, image_size: int | None = None) -> BackboneSpec:
-    """The network called `name`, at its own image size or another; `UserError` if unknown."""
-    if name not in BACKBONES:
-        raise UserError(f"Unknown backbone {name!r}; known are {', '.join(sorted(BACKBONES))}.")
-    return replace(BACKBONES[name], image_size=image_size or BACKBONES[name].image_size)
+    """The network called `name`, at its own image size or another; `UserError` if unknown.
+
+    Any of `keras.applications`, in lower case: how it wants its pixels is read off what Keras does
+    to black, to white and to red ones. Some do nothing there, as they scale inside.
+    """
+    if name in BACKBONES:
+        return replace(BACKBONES[name], image_size=image_size or BACKBONES[name].image_size)
+    known = {each.lower(): each for each in dir(keras.applications) if each[0].isupper()}
+    if name not in known:
+        listed = ", ".join(sorted(known))
+        raise UserError(f"Unknown backbone {name!r}; keras.applications has {listed}.")
+    module = inspect.getmodule(inspect.unwrap(getattr(keras.applications, known[name])))
+    pixels = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]], np.float32)
+    black, white, red = module.preprocess_input(pixels.reshape(1, 3, 1, 3).copy())[0, :, 0]
+    return BackboneSpec(
+        name=name,
+        application=known[name],
+        image_size=image_size or _SIZES.get(name, 224),
+        scale=tuple(((white - black) / 255).tolist()),
+        offset=tuple(black.tolist()),
+        weights_file=f"{name}_no_top.weights.h5",
+        bgr=bool(red[2] > black[2]),
+    )
 
 
 def load_backbone(
@@ -99,9 +130,9 @@ def load_backbone(
         raise UserError(f"weights is {weights!r}; allowed: pretrained, random.")
     if weights == "random":
         keras.utils.set_random_seed(0)  # the same in the driver and in each worker
-        model = spec.build()
+        model = _built(spec)
         return Backbone(spec, model, weights, weights_digest(model))
-    model, failures = spec.build(), []
+    model, failures = _built(spec), []
     sources = [_from_folder, _from_keras, from_package]
     if digest is not None:  # a study that began with the shipped weights needs no download
         sources = [_from_folder, from_package, _from_keras]
@@ -125,6 +156,17 @@ def load_backbone(
         f"No weights for {spec.name}: {'; '.join(failures)}. Connect to the internet, or set "
         f"NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
     )
+
+
+def _built(spec: BackboneSpec) -> keras.Model:
+    try:
+        return spec.build()
+    except ValueError as error:  # an input that is smaller than the network can halve
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(
+            f"{spec.name} cannot be built for images of {spec.image_size} pixels ({reason}); "
+            f"give the study another image_size, or None for its own."
+        ) from error
 
 
 def load_classifier(spec: BackboneSpec) -> keras.Model:
@@ -175,7 +217,7 @@ def _load_weights_file(model: keras.Model, path: Path, what: str) -> keras.Model
 
 def _from_keras(spec: BackboneSpec, model: keras.Model) -> str:
     # At its own size: Keras has other weights for MobileNetV2 at other sizes.
-    donor = fetch_from_keras(BACKBONES[spec.name], "them")
+    donor = fetch_from_keras(find_spec(spec.name), "them")
     model.set_weights(donor.get_weights())
     return "keras.applications imagenet"
 
@@ -186,7 +228,7 @@ def fetch_from_keras(spec: BackboneSpec, what: str, **arguments) -> keras.Model:
     keras.config.disable_interactive_logging()  # Keras would print the address
     socket.setdefaulttimeout(20)  # seconds; Keras sets none and might wait for ever
     try:
-        return spec.build(weights="imagenet", name=None, **arguments)
+        return spec.build(weights="imagenet", **arguments)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = str(error).strip().rsplit(" -- ", 1)[-1][:200]  # without the long address
         raise NoWeights(f"Keras could not fetch {what} ({reason})") from error
@@ -227,7 +269,7 @@ def load_packed(model: keras.Model, path: Path) -> None:
     except (OSError, EOFError, BadZipFile, zlib.error, ValueError, LookupError, TypeError) as error:
         reason = str(error).strip().strip("'\"")[:200]
         raise UserError(
-            f"{path} does not hold the packed weights of {model.name} ({reason}); fetch the file "
+            f"{path} does not hold the packed weights of this network ({reason}); fetch the file "
             "again from the repository."
         ) from error
     model.set_weights(values)

@@ -14,20 +14,22 @@ def trunk(backbone: keras.Model) -> keras.Model:
 def cut_points(model: keras.Model) -> list[int]:
     """Indices into `model.layers` of the layers through which every path runs, in order.
 
-    `model.layers` is in topological order, so layer i is such a layer exactly when nothing before
-    it is read by anything behind it. Works for any Functional model with one input and one output.
+    `model.operations`, layers and what is none (a plain `+`), are in topological order, so one is
+    such a layer exactly when nothing before it is read by anything behind it. Works for any
+    Functional model with one input and one output.
     """
-    layers = model.layers
-    position = {layer.name: i for i, layer in enumerate(layers)}
+    operations, layers = model.operations, {id(layer): i for i, layer in enumerate(model.layers)}
+    position = {id(operation): i for i, operation in enumerate(operations)}
     nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    last_reader = list(range(len(layers)))
-    for i, layer in enumerate(layers):
+    last_reader = list(range(len(operations)))
+    for i, operation in enumerate(operations):
         # A layer may be used elsewhere too: only the nodes of this model count.
-        for node in (node for node in layer._inbound_nodes if id(node) in nodes):
+        for node in (node for node in operation._inbound_nodes if id(node) in nodes):
             for tensor in node.input_tensors:
-                last_reader[position[tensor._keras_history.operation.name]] = i
-    reach = accumulate([0, *last_reader], max)  # how far what lies before each layer is read
-    return [i for i, far in zip(range(len(layers)), reach, strict=False) if far <= i]
+                last_reader[position[id(tensor._keras_history.operation)]] = i
+    reach = accumulate([0, *last_reader], max)  # how far what lies before each one is read
+    cuts = (one for i, (one, far) in enumerate(zip(operations, reach, strict=False)) if far <= i)
+    return [layers[id(one)] for one in cuts if id(one) in layers]
 
 
 def between(model: keras.Model, start: int, stop: int) -> keras.Model:

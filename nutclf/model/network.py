@@ -6,9 +6,12 @@ from functools import partial
 import keras
 import numpy as np
 
+from nutclf.config import Ensemble, View
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone, BackboneSpec
+from nutclf.model.tta import look
 
+PLAIN = Ensemble()
 HEAD_LAYERS = ("hidden", "dropout", "probabilities")
 
 
@@ -70,40 +73,108 @@ def head_of(tail: keras.Model) -> keras.Model:
     return keras.Model(tail.get_layer("hidden").input, tail.output, name="head")
 
 
-def scaling_layer(spec: BackboneSpec) -> keras.Layer:
-    """Raw pixels 0..255 to what the backbone expects, as a layer of the model."""
-    return keras.layers.Rescaling(list(spec.scale), offset=list(spec.offset), name="scaling")
+def scaling_layer(spec: BackboneSpec) -> Callable:
+    """Raw pixels 0..255 to what the backbone expects, as layers of the model."""
+    rescale = keras.layers.Rescaling(list(spec.scale), offset=list(spec.offset), name="scaling")
+    return (lambda pixels: rescale(keras.ops.flip(pixels, axis=-1))) if spec.bgr else rescale
 
 
 class Deployable:
-    """The whole network as stock Keras, built once and refilled for each trial.
+    """The whole network as stock Keras, built once for each way to answer, refilled for each trial.
 
     Building 150 to 600 layers costs seconds and memory that Keras does not give back; the weights
-    are all that differs between trials. `model` takes RGB 0..255 (uint8 or float) [B, H, W, 3],
-    crops it to a square, resizes it, and gives probabilities [B, n_classes].
+    are all that differs between most trials. A whole takes RGB 0..255 (uint8 or float)
+    [B, H, W, 3], crops it to a square, resizes it, draws the ensemble's views of that, and gives
+    the mean of its layer "network" over them, probabilities [B, n_classes].
     """
 
     def __init__(self, backbone: Backbone, n_classes: int):
-        spec = backbone.spec
+        self._backbone, self._n_classes = backbone, n_classes
         self._original = {layer.name: layer.get_weights() for layer in backbone.model.layers}
-        pixels = keras.Input((None, None, 3), name="pixels")
+        self._networks: dict[tuple, keras.Model] = {}
+        self._wholes: dict[tuple, keras.Model] = {}
+
+    def fill(
+        self,
+        tail: Mapping[str, Sequence[np.ndarray]],
+        dropout_rate: float = 0.5,
+        ensemble: Ensemble = PLAIN,
+        linear: Sequence[np.ndarray] = (),
+        cut: int = 0,
+    ) -> keras.Model:
+        """Puts weights of a tail, by layer name, behind the untouched prefix; returns the whole.
+
+        `linear` is the probe's kernel [F, C] and bias [C], on the frozen pooled features; without a
+        tail it answers alone. `cut` is where the tail begins: a probe beside it needs the frozen
+        layers from there on once more.
+        """
+        alone, blended = not tail, bool(tail and ensemble.probe)
+        key = alone, ensemble.weight if blended else 0, cut if blended else 0
+        if key not in self._networks:
+            self._networks[key] = self._build(*key)
+        network = self._networks[key]
+        weights = self._original | dict(tail) | ({"probe": linear} if len(linear) else {})
+        for layer in (*network.layers, *network.get_layer("body").layers):
+            if layer.name in weights:
+                layer.set_weights(weights[layer.name])
+        if tail:
+            network.get_layer("dropout").rate = dropout_rate
+        if (key, ensemble.views) not in self._wholes:
+            self._wholes[key, ensemble.views] = self._with_views(network, ensemble.views)
+        return self._wholes[key, ensemble.views]
+
+    def _build(self, alone: bool, weight: float, cut: int) -> keras.Model:
+        """The network of one view: squares [B, S, S, 3] to probabilities."""
+        spec, model, n_classes = self._backbone.spec, self._backbone.model, self._n_classes
+        squares = keras.Input((spec.image_size, spec.image_size, 3), name="squares")
+        body = keras.models.clone_model(model)
+        shared = 0 < cut < len(body.layers)  # else nothing but the pooling lies behind the cut
+        outputs = [body.output, *([body.layers[cut].output] if shared else [])]
+        body = keras.Model(body.input, outputs, name="body")
+        features, *at_cut = body(scaling_layer(spec)(squares))
+        pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+        linear = keras.layers.Dense(n_classes, "softmax", name="probe")
+        if alone:
+            return keras.Model(squares, linear(pooled), name="network")
+        answer = add_head(pooled, n_classes, 0.5, 0)
+        if weight:
+            if shared:
+                behind = cuts.between(model, cut, len(model.layers) - 1)
+                frozen = keras.models.clone_model(behind)
+                frozen.set_weights(behind.get_weights())
+                pooling = keras.layers.GlobalAveragePooling2D(name="frozen_pool")
+                pooled = pooling(frozen(at_cut[0]))
+            answer = (1 - weight) * answer + weight * linear(pooled)
+        return keras.Model(squares, answer, name="network")
+
+    def _with_views(self, network: keras.Model, views: Sequence[View]) -> keras.Model:
+        pixels, size = keras.Input((None, None, 3), name="pixels"), self._backbone.spec.image_size
         # The operation, not keras.layers.Resizing: that layer's `training` defaults to True and
         # leaks into the layers behind it: a plain `model(x)` would move BatchNorm statistics.
-        side = (spec.image_size,) * 2
-        resized = keras.ops.image.resize(pixels, side, antialias=True, crop_to_aspect_ratio=True)
-        scaled = scaling_layer(spec)(resized)
-        self._body = keras.models.clone_model(backbone.model)
-        pooled = keras.layers.GlobalAveragePooling2D(name="pool")(self._body(scaled))
-        self.model = keras.Model(pixels, add_head(pooled, n_classes, 0.5, 0), name="nutclf")
+        resize = partial(keras.ops.image.resize, size=(size, size), antialias=True)
+        squares = resize(pixels, crop_to_aspect_ratio=True)
+        seen = [look(squares, view) for view in views]
+        if len(seen) == 1:
+            return keras.Model(pixels, network(seen[0]), name="nutclf")
+        # One call for all views: Keras traces the network once.
+        each = network(keras.ops.concatenate(seen, axis=0))
+        by_view = keras.ops.reshape(each, (len(seen), -1, self._n_classes))
+        return keras.Model(pixels, keras.ops.mean(by_view, axis=0), name="nutclf")
 
-    def fill(self, tail: Mapping[str, Sequence[np.ndarray]], dropout_rate: float) -> keras.Model:
-        """Puts a tail's weights, by layer name, behind the untouched prefix; returns the whole."""
-        weights = self._original | dict(tail)
-        for layer in (*self._body.layers, *self.model.layers):
-            if layer.name in weights and layer is not self._body:
-                layer.set_weights(weights[layer.name])
-        self.model.get_layer("dropout").rate = dropout_rate
-        return self.model
+
+def of_one_view(whole: keras.Model) -> keras.Model:
+    """The network of a whole without resizing and views: squares [B, S, S, 3] to probabilities."""
+    if "network" in [layer.name for layer in whole.layers]:
+        return whole.get_layer("network")
+    return keras.Model(whole.get_layer("scaling").input, whole.output)  # logged before 0.3
+
+
+def without_probe(whole: keras.Model) -> keras.Model:
+    """The network of one view, without the probe that it is blended with."""
+    network = of_one_view(whole)
+    names = [layer.name for layer in network.layers]
+    own = HEAD_LAYERS[-1] if HEAD_LAYERS[-1] in names else "probe"  # a probe may be all there is
+    return keras.Model(network.input, network.get_layer(own).output)
 
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:

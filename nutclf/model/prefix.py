@@ -50,22 +50,21 @@ def runner(blob: bytes) -> Runner:
 
 
 def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Runner:
-    """Raw pixels, uint8 [B, S, S, 3], to the output of layer `cut`, float32; 0 only scales them."""
+    """Raw pixels [B, S, S, 3] to the output of layer `cut`, float32; 0 only scales them."""
     scaling, part = scaling_layer(spec), cuts.between(trunk, 0, cut) if cut else None
 
     def forward(pixels: tf.Tensor) -> tf.Tensor:
-        scaled = scaling(tf.cast(pixels, tf.float32))
+        scaled = scaling(pixels)
         return part(scaled, training=False) if part else scaled
 
-    return _compiled(forward, trunk.input_shape[1:], tf.uint8)
+    return _compiled(forward, trunk.input_shape[1:], tf.float32)
 
 
 def cut_to_cut(trunk: keras.Model, start: int, stop: int) -> Runner:
     """The output of layer `start` of `trunk`, any float dtype, to the output of layer `stop`."""
     part = cuts.between(trunk, start, stop)
     shape = trunk.layers[start].output.shape[1:]
-    run = _compiled(lambda x: part(x, training=False), shape, tf.float32)
-    return lambda features: run(np.asarray(features, np.float32))
+    return _compiled(lambda x: part(x, training=False), shape, tf.float32)
 
 
 def compiler() -> str:
@@ -81,6 +80,6 @@ def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Runner
     """
     if compiler() == "tensorflow":
         graph = _constant_graph(forward, (None, *shape), dtype)
-        return lambda batch: graph(tf.constant(batch))[0].numpy()
+        return lambda batch: graph(tf.cast(batch, dtype))[0].numpy()
     one = runner(converter(forward, shape, dtype).convert())
     return lambda batch: np.concatenate([one(image[np.newaxis]) for image in batch])

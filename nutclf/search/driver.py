@@ -20,11 +20,14 @@ from nutclf.data.folder import DataSet, read_split
 from nutclf.data.source import DataSource
 from nutclf.errors import SweepFailed, UserError
 from nutclf.evaluate.folds import make_folds
-from nutclf.model.backbones import load_backbone
+from nutclf.evaluate.intervals import Rate
+from nutclf.model import cuts
+from nutclf.model.backbones import find_spec, load_backbone
 from nutclf.process import signals_deferred
-from nutclf.search.engines import LocalProcesses, ThisProcess
+from nutclf.search.engines import LocalProcesses, OnEpoch, ThisProcess
 from nutclf.search.study import (
     STARTUP_TRIALS,
+    is_baseline,
     n_complete,
     n_done,
     open_study,
@@ -33,17 +36,27 @@ from nutclf.search.study import (
     stored_digest,
     suggest,
 )
-from nutclf.search.trial import Fits, LiveTrial, OpenStudy, Outcome, TimeIsUp, seed_steps
+from nutclf.search.trial import (
+    Fits,
+    LiveTrial,
+    OpenStudy,
+    Outcome,
+    Steps,
+    TimeIsUp,
+    probe_steps,
+    seed_steps,
+)
 from nutclf.track import runs
+from nutclf.track.evaluation import stored_predictions
 from nutclf.track.store import EXPERIMENTS, Store, lock_study
-from nutclf.track.trial_log import describe, flatten, log_settings
+from nutclf.track.trial_log import describe, flatten, log_probe, log_settings
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.jobs import Assembled, FitJob, Job, Setting
+from nutclf.train.jobs import Assembled, FitJob, Job, ProbeJob, Result, Setting
 from nutclf.train.workbench import check_depths
 
 N_SEEDS = 3
 MAX_FAILURES_IN_A_ROW = 3
-DRAWN_SIZE, DRAWN_VIEWS = 128, 4  # pixels of an image's side, and views of it
+DRAWN_SIZE, DRAWN_VIEWS, DRAWN_DEPTH = 128, 4, 20  # pixels of a side, views, layers at most
 _ABANDONED = "its driver ended before it did"
 _INTERRUPTED = "interrupted"
 _NO_FOLDS = (
@@ -59,18 +72,49 @@ def for_data(config: StudyConfig, kind: str) -> StudyConfig:
     """The study as it runs on a kind of data.
 
     Drawn images get a name of their own, and what makes a demonstration of a minute: a small input,
-    few views, the valid split as the judge, and no adapting BatchNorm, which takes more steps than
-    600 images give (0.77 of 400 valid drawings against 0.88 with 20 layers).
+    few views, the valid split as the judge, 20 layers at most, nothing that takes another graph or
+    more steps, and no adapting BatchNorm, which 600 images are too few for (0.77 of 400 valid
+    drawings against 0.88 with 20 layers).
     """
     if kind != "drawn":
         return config
+    depths = tuple(depth for depth in config.space.n_unfrozen if depth <= DRAWN_DEPTH)
     return replace(
         config,
         name=f"{config.name}-drawn",
         image_size=config.image_size or DRAWN_SIZE,
         n_views=DRAWN_VIEWS,
         objective=OBJECTIVES["valid"],
-        space=replace(config.space, batch_norm=("still",)),
+        space=replace(
+            config.space,
+            n_unfrozen=depths or config.space.n_unfrozen,
+            batch_norm=("still",),
+            batch_size=(64,),
+            warmup_epochs=(0,),
+            ema=(0.0,),
+        ),
+    )
+
+
+def with_backbone(config: StudyConfig, name: str) -> StudyConfig:
+    """The study on another network of `keras.applications`; "" is its own.
+
+    Depths become the next ones of that network that differ in what trains.
+    """
+    if name in ("", config.backbone):
+        return config
+    distinct = cuts.distinct_depths(find_spec(name, config.image_size).build())
+
+    def at_least(depth: int) -> int:
+        return next((each for each in distinct if each >= depth), distinct[-1])
+
+    depths = dict.fromkeys(map(at_least, config.space.n_unfrozen))
+    return replace(
+        config,
+        name=f"{config.name}-on-{name}",
+        backbone=name,
+        space=replace(config.space, n_unfrozen=tuple(depths)),
+        baseline=replace(config.baseline, n_unfrozen=at_least(config.baseline.n_unfrozen)),
     )
 
 
@@ -126,6 +170,7 @@ def sweep(
         settle(study, run)
         driver = Driver(OpenStudy(study, run, setting, record, image_size), engine, say, deadline)
         try:
+            driver.fit_probes()
             driver.run_trials(n_trials)
             if source.kind == "photographs":  # of drawings nobody asks how far a figure carries
                 driver.score_winner_again()
@@ -147,6 +192,32 @@ class Driver:
         self._live: dict[Future, LiveTrial] = {}
         self._failed_in_a_row, self._last = 0, ""
         self._started, self._done_before = time.perf_counter(), n_done(study.optuna)
+
+    def fit_probes(self) -> None:
+        """Fits the probes, which takes seconds; each is recorded in a run of its own, once.
+
+        The best of what is recorded leads the race.
+        """
+        study, config = self._study, self._study.config
+        if not config.probes or self._is_late():
+            return
+        recorded = runs.recorded(study.run)
+        study.probes = self._result_of(ProbeJob(study.setting))
+        for probe in study.probes:
+            name = f"probe · {probe.name}"
+            if name in {run.info.run_name for run in recorded}:
+                continue
+            opened = runs.trial_run(study.run, name, None, study.data.tags, "probe")
+            with closed(opened) as run:
+                log_probe(run, config, probe, study.data)
+                metrics = self._run_to_end(probe_steps(study, run, probe))
+            self._say(_probe_line(probe.name, metrics, config, len(study.rows("train"))))
+        for run in recorded if config.objective.cross_validated else ():
+            known = {str(ensemble): ensemble for ensemble in config.ensembles}
+            table = stored_predictions(runs.Run(study.run.client, run.info.run_id), "cv")
+            if table is not None and run.data.params.get("ensemble") in known:
+                ensemble = known[run.data.params["ensemble"]]
+                study.leads(run.data.metrics["cv_accuracy"], table, ensemble)
 
     def run_trials(self, n_trials: int) -> None:
         """Begins trials while results are missing, and takes each job's result to its trial."""
@@ -187,7 +258,7 @@ class Driver:
         """
         study, config = self._study, self._study.config
         best, metric = study.optuna.best_trial, config.objective.metric
-        recipe = suggest(optuna.trial.FixedTrial(best.params), config.space)
+        recipe = suggest(optuna.trial.FixedTrial(best.params), config, is_baseline(best))
         scores = {config.seed: best.value} | runs.scores_by_seed(study.run, best.number, metric)
         seeds = range(config.seed, config.seed + N_SEEDS)
         missing = [seed for seed in seeds if seed not in scores]
@@ -198,7 +269,8 @@ class Driver:
             opened = runs.trial_run(study.run, name, best.number, study.data.tags, "seed")
             with closed(opened) as run:
                 log_settings(run, config, recipe, study.data, seed)
-                scores[seed] = self._run_to_end(Fits(study, run, recipe, seed))[metric]
+                fits = Fits(study, run, recipe, seed)
+                scores[seed] = self._run_to_end(seed_steps(fits), fits.on_epoch)[metric]
         if not missing:
             return
         values = [scores[seed] for seed in seeds]
@@ -271,18 +343,20 @@ class Driver:
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _run_to_end(self, fits: Fits) -> dict[str, float]:
-        """The metrics of a seed: one job after another."""
-        steps = seed_steps(fits)
+    def _run_to_end(self, steps: Steps, on_epoch: OnEpoch = lambda *_: True) -> dict[str, float]:
+        """The metrics of a seed or a probe: one job after another."""
         job = next(steps)
         while True:
-            future = self._engine.submit(job, fits.on_epoch)
-            while not future.done():
-                self._engine.wait()
             try:
-                job = steps.send(future.result())
+                job = steps.send(self._result_of(job, on_epoch))
             except StopIteration as end:
                 return end.value
+
+    def _result_of(self, job: Job, on_epoch: OnEpoch = lambda *_: True) -> Result:
+        future = self._engine.submit(job, on_epoch)
+        while not future.done():
+            self._engine.wait()
+        return future.result()
 
 
 def prepare(
@@ -346,6 +420,13 @@ def closed(run: runs.Run):
         run.end("FAIL", f"{type(error).__name__}: {error}" if known else _INTERRUPTED)
         raise
     run.end("COMPLETE")
+
+
+def _probe_line(name: str, metrics: dict[str, float], config: StudyConfig, n: int) -> str:
+    metric = config.objective.metric
+    value = metrics[metric]
+    shown = Rate(round(value * n), n) if config.objective.cross_validated else f"{value:.4f}"
+    return f"probe {name}: {metric} {shown}"
 
 
 def _clock(seconds: float) -> str:

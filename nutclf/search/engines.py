@@ -195,8 +195,8 @@ class _Worker:
 
 
 def _recipe_of(job: "Job") -> tuple:
-    fit = getattr(job, "result", job)
-    return fit.recipe, fit.seed
+    fit = getattr(job, "answering", job)
+    return getattr(fit, "recipe", None), getattr(fit, "seed", None)  # a probe has neither
 
 
 _driver: Connection | None = None

@@ -3,24 +3,21 @@
 import dataclasses
 import hashlib
 import json
-import warnings
 
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nutclf.config import RANGES, Recipe, SearchSpace, StudyConfig
+from nutclf.config import RANGES, WHOLE, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import UserError
 from nutclf.track.store import BUSY_S, Store, make_whole, sqlite_file
 from nutclf.track.trial_log import flatten
 
-BLOCKS_PER_FOLD = 8
-"""Scores that a fold reports for pruning: the accuracy of each of its eight blocks of images. Five
-fold scores alone cannot tell two recipes apart: Wilcoxon's smallest p for 2 pairs is 0.25, for 8
-pairs 0.004."""
-
 RETRY_OF, KILLS = "retry_of", "kills"
 """User attributes of a trial that repeats another: its number, and how many drivers died in it."""
+
+BASELINE = "baseline"
+"""User attribute of a trial whose recipe is the study's baseline."""
 
 MAX_KILLS = 3  # a recipe that kills its driver would do it again
 _SIGNATURE = "signature"
@@ -35,6 +32,8 @@ def open_study(
     store: Store, config: StudyConfig, facts: dict[str, str]
 ) -> tuple[optuna.Study, list[str]]:
     """Opens the study called `config.name`, or makes it with the baseline as its trial 0.
+
+    Under cross-validation each depth comes next, the shallowest first, all else drawn.
 
     A search space that only gained choices, or a parameter whose default is the old behaviour, is
     taken over: the old trials stay, under their numbers. Only the holder of the study's lock may
@@ -67,7 +66,11 @@ def open_study(
             widened = _widened(before, changed, config)
             study = _widen(storage, study, config, widened)
     if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(first)
+        study.enqueue_trial(first, user_attrs={BASELINE: True})
+        if config.objective.cross_validated and len(config.space.n_unfrozen) > 1:
+            # Cheap ones first: they lead soon, and the race then stops dear ones that are poorer.
+            for depth in sorted(config.space.n_unfrozen):
+                study.enqueue_trial({"n_unfrozen": depth})
     study.set_user_attr(_SIGNATURE, json.dumps(now))
     study.pruner = pruner_for(config)
     return study, widened
@@ -111,12 +114,9 @@ def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler
 
 
 def pruner_for(config: StudyConfig) -> optuna.pruners.BasePruner:
-    """Paired scores of the same images call for Wilcoxon's test; learning curves for the median."""
+    """Learning curves call for the median; folds are raced, see `nutclf.search.race`."""
     if config.objective.cross_validated:
-        with warnings.catch_warnings():
-            # Its interface may change, and this project pins Optuna.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=BLOCKS_PER_FOLD)
+        return optuna.pruners.NopPruner()
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
 
 
@@ -144,14 +144,23 @@ def queue_again(study: optuna.Study, trial: FrozenTrial, killed: bool) -> bool:
         return False
     queued = {other.user_attrs.get(RETRY_OF) for other in study.get_trials(deepcopy=False)}
     if trial.number not in queued:
-        study.enqueue_trial(recipe, user_attrs={RETRY_OF: trial.number, KILLS: kills})
+        own = {RETRY_OF: trial.number, KILLS: kills, BASELINE: is_baseline(trial)}
+        study.enqueue_trial(recipe, user_attrs=own)
     return True
 
 
-def suggest(trial: optuna.Trial, space: SearchSpace) -> Recipe:
-    """Draws a recipe; a field with a single choice is fixed, and not a parameter of the trial."""
+def is_baseline(trial: optuna.Trial | FrozenTrial) -> bool:
+    """Whether a trial is the baseline. Before 0.3 that was trial 0, without an attribute."""
+    return trial.user_attrs.get(BASELINE, trial.number == 0)
+
+
+def suggest(trial: optuna.Trial, config: StudyConfig, baseline: bool) -> Recipe:
+    """Draws a recipe; a field with a single choice is fixed, and not a parameter of the trial.
+
+    The `baseline` has its own value there.
+    """
     drawn = {}
-    for name, values in vars(space).items():
+    for name, values in vars(config.space).items():
         if name == "epochs":
             drawn[name] = trial.suggest_int(name, *values)
         elif name in RANGES:
@@ -159,17 +168,19 @@ def suggest(trial: optuna.Trial, space: SearchSpace) -> Recipe:
         elif len(values) > 1:
             drawn[name] = trial.suggest_categorical(name, values)
         else:
-            drawn[name] = values[0]
+            drawn[name] = getattr(config.baseline, name) if baseline else values[0]
     return Recipe(**drawn)
 
 
 def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
-    """The parameters that make `suggest` return `recipe`, for `Study.enqueue_trial`.
+    """The parameters that make `suggest` return the baseline `recipe`, for `enqueue_trial`.
 
     Raises `UserError` where the space cannot draw this recipe; the message names the field.
     """
     parameters = {}
     for name, allowed in vars(space).items():
+        if name not in RANGES and len(allowed) == 1:
+            continue
         value = getattr(recipe, name)
         inside = allowed[0] <= value <= allowed[-1] if name in RANGES else value in allowed
         if not inside:
@@ -177,8 +188,7 @@ def as_parameters(recipe: Recipe, space: SearchSpace) -> dict[str, object]:
                 f"{name}={value!r} of the baseline is outside the space {allowed}; widen the space "
                 "or give the study another baseline."
             )
-        if name in RANGES or len(allowed) > 1:
-            parameters[name] = value
+        parameters[name] = value
     return parameters
 
 
@@ -191,8 +201,11 @@ def signature(config: StudyConfig, facts: dict[str, str]) -> dict[str, str]:
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """What differs, as (before, now). A setting that was not known before had its default."""
-    plain = StudyConfig("", "", SearchSpace(n_unfrozen=(0,)))
+    """What differs, as (before, now). A setting that was not known before had its default.
+
+    Before there were test-time views, the untouched image answered.
+    """
+    plain = StudyConfig("", "", SearchSpace(n_unfrozen=(0,)), tta=((WHOLE,),), blend=())
     defaults = signature(plain, {})
     changed = {}
     for key in sorted(before.keys() | now.keys()):

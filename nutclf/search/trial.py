@@ -4,38 +4,41 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from nutclf.config import Recipe, StudyConfig
+from nutclf.config import Ensemble, Recipe, StudyConfig
 from nutclf.errors import UserError
+from nutclf.evaluate.baselines import Probe
+from nutclf.evaluate.ensembles import Answers, choose
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.process import signals_deferred
-from nutclf.search.study import BLOCKS_PER_FOLD, queue_again, suggest
+from nutclf.search.race import Leader, behind
+from nutclf.search.study import is_baseline, queue_again, suggest
 from nutclf.track import trial_log
 from nutclf.track.runs import DataRecord, Run, trial_run
-from nutclf.train.jobs import ALL, Assembled, AssembleJob, FitJob, Job, Setting
+from nutclf.train.jobs import ALL, AssembleJob, FitJob, Job, Result, Setting
 from nutclf.train.workbench import FitResult
 
 RUN_ID = "mlflow_run_id"
 """User attribute of an Optuna trial: which run holds its records."""
-
-_FOLDS_THAT_PRUNE = 2  # later most of the work is done, and only a result counts
 
 
 class TimeIsUp(Exception):
     """No new fit begins any more."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class OpenStudy:
     """What all trials of a study share: the study as Optuna and as MLflow know it, and its jobs'
     setting; `data` is what runs say of the data, `image_size` the input's side in pixels.
+
+    `probes` and `leader` are there once they are known.
     """
 
     optuna: optuna.Study
@@ -43,6 +46,8 @@ class OpenStudy:
     setting: Setting
     data: DataRecord
     image_size: int
+    probes: list[Probe] = field(default_factory=list)
+    leader: Leader | None = None
 
     @property
     def config(self) -> StudyConfig:
@@ -58,6 +63,16 @@ class OpenStudy:
         fold = rows["fold"].to_numpy() if split == "train" else None
         labels = rows["label"].to_numpy(np.int64)
         return prediction_table(rows["path"], labels, y_prob, self.setting.data.classes, fold)
+
+    def probe(self, name: str) -> Probe | None:
+        """The probe called so."""
+        return next((probe for probe in self.probes if probe.name == name), None)
+
+    def leads(self, value: float, table: pd.DataFrame, ensemble: Ensemble) -> None:
+        """Takes note of a trial or probe that is better than all before, by its predictions."""
+        if self.leader is None or value > self.leader.value:
+            right = (table["y_true"] == table["y_pred"]).to_numpy()
+            self.leader = Leader(value, right, ensemble)
 
 
 @dataclass
@@ -105,7 +120,7 @@ class Fits:
         self.seconds_train += result.seconds_train
 
 
-Steps = Generator[Job, FitResult | Assembled, dict[str, float]]
+Steps = Generator[Job, Result, dict[str, float]]
 """Yields jobs, is sent their results, returns the metrics of the whole."""
 
 
@@ -114,59 +129,118 @@ def trial_steps(fits: Fits) -> Steps:
 
     Raises `optuna.TrialPruned` where it was stopped as poorer than others.
     """
-    study, metrics, out_of_fold = fits.study, {}, None
+    study, metrics, out_of_fold, ensemble = fits.study, {}, None, Ensemble()
     if study.config.objective.cross_validated:
-        metrics, out_of_fold = yield from _cross_validate(fits)
+        metrics, out_of_fold, ensemble, one_view = yield from _cross_validate(fits)
     result = yield fits.job(ALL)
     fits.done(result)
-    metrics |= trial_log.log_best(fits.run, result.history)
-    assembled = yield AssembleJob(study.setting, result)
+    assembled = yield AssembleJob(study.setting, result, ensemble, study.probe(ensemble.probe))
     valid = study.table("valid", assembled.y_prob)
+    metrics |= trial_log.log_best(fits.run, result.history, valid, ensemble)
     metadata = study.data.model_metadata(study.config.backbone, study.image_size)
-    trial_log.log_model_of(fits.run, result, assembled, valid, out_of_fold, metadata)
+    if out_of_fold is not None:
+        metadata |= {"ensemble": str(ensemble), "one_view": asdict(one_view)}
+    trial_log.log_curves(fits.run, result.history)
+    trial_log.log_model_of(fits.run, assembled, valid, out_of_fold, metadata)
+    if out_of_fold is not None:
+        study.leads(metrics["cv_accuracy"], out_of_fold, ensemble)
+    return metrics
+
+
+def probe_steps(study: OpenStudy, run: Run, probe: Probe) -> Steps:
+    """The records of a probe, and its model."""
+    ensemble, metrics, out_of_fold = Ensemble(), {}, None
+    metadata = study.data.model_metadata(study.config.backbone, study.image_size)
+    if study.config.objective.cross_validated:
+        held_out = Answers(study.config.test_views, probe.held_out, {})
+        metrics, out_of_fold, ensemble, one_view = _judged(study, run, held_out)
+        metadata |= {"ensemble": str(ensemble), "one_view": asdict(one_view)}
+    assembled = yield AssembleJob(study.setting, probe, ensemble)
+    valid = study.table("valid", assembled.y_prob)
+    metrics |= trial_log.log_best(run, None, valid, ensemble)
+    trial_log.log_model_of(run, assembled, valid, out_of_fold, metadata)
+    if out_of_fold is not None:
+        study.leads(metrics["cv_accuracy"], out_of_fold, ensemble)
     return metrics
 
 
 def seed_steps(fits: Fits) -> Steps:
     """A recipe's value from another seed, without a model."""
     if fits.study.config.objective.cross_validated:
-        metrics, _ = yield from _cross_validate(fits)
+        metrics, *_ = yield from _cross_validate(fits)
         return metrics
     result = yield fits.job(ALL)
     fits.done(result)
     return trial_log.log_best(fits.run, result.history)
 
 
-def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple[dict, pd.DataFrame]]:
+def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple]:
     """Fits the recipe once a fold; each training image is judged by the fit that held it out."""
-    study, rows, classes = fits.study, fits.study.rows("train"), fits.study.setting.data.classes
+    study, rows = fits.study, fits.study.rows("train")
     folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
-    y_prob = np.zeros((len(rows), len(classes)), np.float32)
-    accuracies, histories = [], []
+    views = study.config.test_views
+    shape = len(views), len(rows), len(study.setting.data.classes)
+    said = {probe.name: probe.held_out for probe in study.probes}
+    held_out, histories = Answers(views, np.zeros(shape, np.float32), said), []
+    n_folds = folds.max() + 1
     try:
-        for fold in range(folds.max() + 1):
+        for fold in range(n_folds):
             result = yield fits.job(fold)
             fits.done(result)
             histories.append(result.history)
-            y_prob[folds == fold] = result.held_out
-            right = result.held_out.argmax(axis=1) == labels[folds == fold]
-            accuracies.append(float(right.mean()))
-            if fits.trial is not None:
-                _report_fold(fits.trial, fold, right)
+            held_out.network[:, folds == fold] = result.held_out
+            if fits.trial is not None and fold < n_folds - 1:
+                _race(fits, fold, held_out, folds <= fold, labels)
     except optuna.TrialPruned:
         trial_log.log_mean_of_folds(fits.run, histories)
         raise
     if fits.trial is None:
         trial_log.log_mean_of_folds(fits.run, histories)
+    return _judged(study, fits.run, held_out)
+
+
+def _judged(study: OpenStudy, run: Run, held_out: Answers) -> tuple:
+    """Logs how images are answered that were held out.
+
+    Returns the metrics, the table of predictions, the ensemble that was chosen, and the view of the
+    best model of one view.
+    """
+    rows, classes, config = study.rows("train"), study.setting.data.classes, study.config
+    folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
+    ensembles = [e for e in config.ensembles if not e.probe or e.probe in held_out.probes]
+    y_prob, ensemble = choose(held_out, ensembles, labels, folds)
+    single = [e for e in ensembles if len(e.views) == 1 and not e.probe] or [Ensemble()]
+    of_one, best = choose(held_out, single, labels, folds)
+    others = {
+        "cv_accuracy_one_view": float(np.mean(of_one.argmax(axis=1) == labels)),
+        "cv_accuracy_whole": float(np.mean(held_out.network[0].argmax(axis=1) == labels)),
+    }
+    run.params({"ensemble": ensemble})
+    run.metrics(others)
+    right = y_prob.argmax(axis=1) == labels
+    accuracies = [float(right[folds == fold].mean()) for fold in range(folds.max() + 1)]
     table = study.table("train", y_prob)
-    return trial_log.log_cross_validation(fits.run, table, classes, accuracies), table
+    metrics = trial_log.log_cross_validation(run, table, classes, accuracies) | others
+    return metrics, table, ensemble, best.views[0]
 
 
-def _report_fold(trial: optuna.Trial, fold: int, right: np.ndarray) -> None:
-    blocks = np.array_split(right, min(BLOCKS_PER_FOLD, len(right)))
-    for number, block in enumerate(blocks):
-        trial.report(float(block.mean()), fold * BLOCKS_PER_FOLD + number)
-    if fold < _FOLDS_THAT_PRUNE and trial.should_prune():
+def _race(fits: Fits, fold: int, held_out: Answers, judged: np.ndarray, labels: np.ndarray) -> None:
+    """Reports a fold, and stops a trial that will not beat the leader, on the images so far.
+
+    Both are asked in the leader's way. What Optuna hears is the leader's accuracy and the
+    difference on the shared images: folds differ, and their bare accuracies would not compare.
+    """
+    leader = fits.study.leader
+    ensemble = leader.ensemble if leader else Ensemble()
+    right = held_out.under(ensemble).argmax(axis=1)[judged] == labels[judged]
+    value = float(right.mean())
+    if leader is None:
+        fits.trial.report(value, fold)
+        return
+    theirs = leader.right[judged]
+    fits.trial.report(leader.value + value - float(theirs.mean()), fold)
+    if not is_baseline(fits.trial) and behind(right, theirs):  # all is compared with that
+        fits.run.metrics({"cv_accuracy_so_far": value})
         raise optuna.TrialPruned(f"poorer than the best after fold {fold + 1}")
 
 
@@ -202,7 +276,7 @@ class LiveTrial:
 
     def _first_job(self) -> Job:
         study, config = self._study, self._study.config
-        recipe = suggest(self.trial, config.space)
+        recipe = suggest(self.trial, config, is_baseline(self.trial))
         name = f"t{self.trial.number:03d} · {trial_log.describe(recipe)}"
         run = trial_run(study.run, name, self.trial.number, study.data.tags)
         self.trial.set_user_attr(RUN_ID, run.run_id)
@@ -211,7 +285,7 @@ class LiveTrial:
         self._steps = trial_steps(self.fits)
         return next(self._steps)
 
-    def advance(self, result: FitResult | Assembled) -> Job | Outcome:
+    def advance(self, result: Result) -> Job | Outcome:
         """Takes a job's result; the next job, or how the trial ended."""
         return self._guarded(lambda: self._steps.send(result))
 

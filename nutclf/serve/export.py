@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.model import prefix
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import predict_pixels, without_probe
 from nutclf.model.prefix import Runner
+from nutclf.model.tta import look
 from nutclf.process import n_threads, native_messages_hidden
 from nutclf.serve.answers import champion_uri
 from nutclf.track.models import LoadSplit, load_metadata, load_model
@@ -35,13 +37,12 @@ FORMATS = {  # by format: what its files are called among the metrics, and how t
 
 
 def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) -> None:
-    """Writes the part of a `Deployable` network behind its resizing, [1, S, S, 3] of 0 to 255.
+    """Writes a network of one view, [1, S, S, 3] of 0 to 255, as a file.
 
     The floats are float32, and ONNX takes any number of photographs. "litert_int8" is 8-bit
     integers throughout, its ranges from `calibration`, photographs like those to come, uint8
     [N, S, S, 3].
     """
-    model = keras.Model(model.get_layer("scaling").input, model.output, name="portable")
     shape = model.input_shape[1:]
     if kind == "onnx_float":
         signature = [keras.InputSpec("float32", (None, *shape), name="pixels")]
@@ -59,6 +60,13 @@ def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) ->
         converter.representative_dataset = lambda: ([image[None]] for image in images)
     with native_messages_hidden():  # it announces its types
         file.write_bytes(converter.convert())
+
+
+def portable(whole: keras.Model, view: View) -> keras.Model:
+    """The part of a model that goes to a phone: one view and no probe, from square to answer."""
+    network = without_probe(whole)
+    squares = keras.Input(network.input_shape[1:], name="squares")
+    return keras.Model(squares, network(look(squares, view)), name="portable")
 
 
 def runner(file: Path) -> Runner:
@@ -146,9 +154,10 @@ def export_champion(
             f"The champion of {name!r} was trained on data with fingerprint {seen[:12]}, and these "
             f"have {fingerprint[:12]}; give its own data with DATA=."
         )
-    metadata, model = load_metadata(store, uri), load_model(store, uri)
+    metadata = load_metadata(store, uri)
+    model = portable(load_model(store, uri), View(**metadata.get("one_view", {})))
     size, stem = metadata["image_size"], f"{name}-v{version.version}"
-    kept = ("classes", "image_size", "temperature", "threshold")
+    kept = ("classes", "image_size", "temperature", "threshold", "one_view")
     entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
     facts = {key: metadata[key] for key in kept if key in metadata} | entry
     try:

@@ -26,11 +26,14 @@ _TITLES = {
 _DRAWN = "**Drawn images: nothing here holds for real nuts.**\n\n"
 _READING = """\
 ### How to read it
-- **Child runs**: `t007 · …` is a trial; `t007 · seed 1 · …` the winner's recipe trained from \
-another seed, to see how much is luck. `FINISHED` is complete, `KILLED` pruned; a `FAILED` run \
+- **Child runs**: `t007 · …` is a trial; `probe · …` a linear model on the features of the frozen \
+network, which a trial has to beat; `t007 · seed 1 · …` the winner's recipe trained from another \
+seed, to see how much is luck. `FINISHED` is complete, `KILLED` pruned; a `FAILED` run \
 gives the reason in its tag `reason`.
 - **Columns**: `{metric}` is the objective ({direction}d). `valid_*` and `train_*` are per epoch, \
-`best_*` is the epoch that was kept, `cv_*` is out of fold. Only a promoted model has `test_*`: \
+`best_*` is the model that was kept, `cv_*` is out of fold, answered as the parameter `ensemble` \
+says (test-time views, and a probe blended in); `cv_accuracy_one_view` and `cv_accuracy_whole` are \
+without. Only a promoted model has `test_*`: \
 the test split takes no part in the search.
 - **Artifacts of a trial**: `evaluation/` has confusion matrices, learning curves and every \
 prediction; of the best trial also `mistakes.png` and, once promoted, `gradcam.png`.

@@ -8,6 +8,7 @@ import numpy as np
 from nutclf.data.reader import read_image
 from nutclf.evaluate.mistakes import surest_hits, worst_mistakes
 from nutclf.model.gradcam import grad_cam
+from nutclf.model.network import without_probe
 from nutclf.track.evaluation import FOLDER, stored_file, stored_predictions
 from nutclf.track.models import load_metadata, load_model
 from nutclf.track.runs import Run, write_json
@@ -52,7 +53,7 @@ def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
     asked = worst_mistakes(table, SHOWN_ANSWERS) + surest_hits(table, SHOWN_ANSWERS)
     pixels = np.stack([read_image(root / a.path, metadata["image_size"]) for a in asked])
     ids = np.array([metadata["classes"].index(answer.y_pred) for answer in asked])
-    heat = grad_cam(load_model(store, uri), pixels, ids)
+    heat = grad_cam(without_probe(load_model(store, uri)), pixels, ids)
     shown = list(zip(asked, pixels, heat, strict=True))
     maps = [asdict(a) | {"heat": np.round(each.astype(float), 3).tolist()} for a, _, each in shown]
     title, detail = "Where the network looked · valid", "Grad-CAM of the class that was answered"

@@ -13,7 +13,7 @@ from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import SIGNIFICANCE, Comparison, Rate, compare
 from nutclf.evaluate.metrics import classification_metrics
-from nutclf.evaluate.predictions import labels, probabilities, write_predictions
+from nutclf.evaluate.predictions import classes_of, labels, probabilities, write_predictions
 from nutclf.track.evaluation import FOLDER, stored_json, stored_predictions, write_evaluation
 from nutclf.track.models import LoadSplit, Reloaded, reload, reload_proved
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
@@ -143,9 +143,10 @@ def promote(
             verb = "replaces" if verdict.wins else "does not replace"
             did = f"{verb} champion version {before.version}."
         value = f"{objective.metric} {found.data.metrics[objective.metric]:.4f}"
+        beside = _beside_probe(store, experiment, study_name, objective, found)
         reason = (
             f"Version {version.version} ({found.info.run_name} of study {study_name}, {value}) "
-            f"{did} {verdict.reason} {on_test.sentence()}"
+            f"{did} {verdict.reason} {beside}{on_test.sentence()}"
         )
         if not (known and before.description):  # why it became champion stays
             registry.describe(version, reason, verdict.tags | on_test.tags)
@@ -183,6 +184,22 @@ def _best(
             "how with OBJECTIVE=, or sweep under another name with NAME=."
         )
     return found
+
+
+def _beside_probe(
+    store: Store, experiment: str, study_name: str, objective: Objective, best: MlflowRun
+) -> str:
+    """How a study's best compares with its best probe on the same images; "" without one."""
+    client, where = store.client(), store.experiment_id(experiment)
+    probe = best_run(client, where, study_name, objective, "probe")
+    if probe is None:
+        return ""
+    if probe.info.run_id == best.info.run_id:
+        return "It is a probe: no trial did better. "
+    runs = [Run(client, run.info.run_id) for run in (probe, best)]
+    of_probe, of_best = (stored_predictions(run, objective.judged_on) for run in runs)
+    found = compare(of_probe, of_best, classes_of(of_best))
+    return found.sentence(f"the best probe ({probe.data.params['probe']})", "it") + " "
 
 
 def _rival(run: Run, version: ModelVersion, model: Reloaded) -> Candidate:

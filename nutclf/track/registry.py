@@ -63,14 +63,22 @@ def model_uri(client: MlflowClient, run: MlflowRun) -> str:
 
 
 def best_run(
-    client: MlflowClient, experiment_id: str, study_name: str, objective: Objective
+    client: MlflowClient,
+    experiment_id: str,
+    study_name: str,
+    objective: Objective,
+    kind: str = "",
 ) -> MlflowRun | None:
-    """The finished trial run of a study with the best objective; None when there is none."""
+    """The finished run of a study with the best objective, a trial's or (`kind`) a probe's, if any.
+
+    Of equal ones the earlier: a probe before the trial that does no better.
+    """
     order = "DESC" if objective.direction == "maximize" else "ASC"
-    query = f"tags.study_name = {quoted(study_name)} AND tags.kind = 'trial'"
+    query = f"tags.study_name = {quoted(study_name)} AND attributes.status = 'FINISHED'"
+    kinds = f"tags.kind = '{kind}'" if kind else "tags.kind != 'study' AND tags.kind != 'seed'"
     runs = client.search_runs(
         [experiment_id],
-        f"{query} AND attributes.status = 'FINISHED'",
+        f"{query} AND {kinds}",
         order_by=[f"metrics.`{objective.metric}` {order}", "attributes.start_time ASC"],
         max_results=1,
     )

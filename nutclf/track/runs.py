@@ -135,15 +135,16 @@ def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, st
 
 
 def trial_run(
-    parent: Run, name: str, number: int, tags: Mapping[str, str], kind: str = "trial"
+    parent: Run, name: str, number: int | None, tags: Mapping[str, str], kind: str = "trial"
 ) -> Run:
     """A new run for a trial, RUNNING, under its study's run.
 
-    `kind` is "trial", or "seed" for the recipe of that trial fitted again from another seed.
+    `kind` is "trial", "seed" for the recipe of that trial fitted again from another seed, or
+    "probe", which has no number.
     """
     experiment_id, study_name = parent.study
     own = {mlflow_tags.MLFLOW_PARENT_RUN_ID: parent.run_id, "kind": kind, "study_name": study_name}
-    own |= {"trial_number": str(number), "trial_state": "RUNNING"}
+    own |= {"trial_state": "RUNNING"} | ({} if number is None else {"trial_number": str(number)})
     tags = own | source_tags() | dict(tags)
     made = parent.client.create_run(experiment_id, tags=tags, run_name=name)
     return Run(parent.client, made.info.run_id)
@@ -152,6 +153,12 @@ def trial_run(
 def running_children(parent: Run) -> list[MlflowRun]:
     """Runs of a study's trials and seeds that say RUNNING."""
     return _children(parent, "attributes.status = 'RUNNING'")
+
+
+def recorded(parent: Run) -> list[MlflowRun]:
+    """Finished runs of a study's trials and probes."""
+    finished = _children(parent, "attributes.status = 'FINISHED'")
+    return [run for run in finished if run.data.tags["kind"] in ("trial", "probe")]
 
 
 def scores_by_seed(parent: Run, number: int, metric: str) -> dict[int, float]:

@@ -23,9 +23,9 @@ _WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of a study."""
+    """One trial of a study, or one of its probes."""
 
-    number: int
+    number: int | None  # None for a probe
     name: str
     run_id: str
     state: str  # COMPLETE, PRUNED, FAIL or RUNNING
@@ -45,6 +45,7 @@ class StudyRecord:
     objective: Objective
     trials: Sequence[TrialRecord]  # by number
     versions: Sequence[ModelVersion]  # registered from its trials, the newest first
+    probes: Sequence[TrialRecord] = ()
 
     @property
     def name(self) -> str:
@@ -60,6 +61,11 @@ class StudyRecord:
         return sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.trials)
 
     @property
+    def n_complete(self) -> int:
+        """Trials that have a value."""
+        return sum(trial.state == "COMPLETE" for trial in self.trials)
+
+    @property
     def counts(self) -> str:
         """How many trials ended how, in words."""
         states = [trial.state for trial in self.trials]
@@ -67,10 +73,10 @@ class StudyRecord:
 
     @cached_property
     def ranking(self) -> list[TrialRecord]:
-        """COMPLETE trials, the best first; of equal ones the earlier."""
+        """Probes and COMPLETE trials, the best first; of equal ones the earlier."""
         sign = -1 if self.objective.direction == "maximize" else 1
-        complete = [trial for trial in self.trials if trial.value is not None]
-        return sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
+        complete = [one for one in (*self.probes, *self.trials) if one.value is not None]
+        return sorted(complete, key=lambda one: sign * one.value)
 
     @property
     def best(self) -> TrialRecord:
@@ -92,7 +98,7 @@ def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: 
     query = f"tags.study_name = {quoted(config.name)} AND tags.kind != 'seed'"
     runs = client.search_runs([found.experiment_id], query, max_results=10_000) if found else []
     study = next((run for run in runs if run.data.tags["kind"] == "study"), None)
-    trials = [run for run in runs if run.data.tags["kind"] == "trial"]
+    trials, probes = ([r for r in runs if r.data.tags["kind"] == k] for k in ("trial", "probe"))
     judged = [r for r in trials if _state(r) == "COMPLETE" and objective.metric in r.data.metrics]
     if study is None or not judged:
         raise UserError(
@@ -119,6 +125,7 @@ def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: 
         objective,
         sorted((_trial(run, objective, n) for run in trials), key=lambda trial: trial.number),
         [client.get_model_version(experiment, str(number)) for number in numbers],
+        [_trial(run, objective, n) for run in probes if _state(run) == "COMPLETE"],
     )
 
 
@@ -131,7 +138,7 @@ def _trial(run: MlflowRun, objective: Objective, n: int) -> TrialRecord:
     value = metrics.get(objective.metric) if state == "COMPLETE" else None
     share = metrics.get("cv_accuracy" if objective.cross_validated else "best_valid_accuracy")
     return TrialRecord(
-        number=int(run.data.tags["trial_number"]),
+        number=int(number) if (number := run.data.tags.get("trial_number")) else None,
         name=info.run_name,
         run_id=info.run_id,
         state=state,

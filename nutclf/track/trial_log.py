@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nutclf.config import COVERAGE, Recipe, StudyConfig
+from nutclf.config import COVERAGE, Ensemble, Recipe, StudyConfig
+from nutclf.evaluate.baselines import Probe
 from nutclf.evaluate.calibration import recalibrate
+from nutclf.evaluate.metrics import classification_metrics
+from nutclf.evaluate.predictions import classes_of
 from nutclf.track.evaluation import FOLDER, write_calibration, write_evaluation
 from nutclf.track.models import log_model
 from nutclf.track.runs import DataRecord, Run, write_json
 from nutclf.train.jobs import Assembled
 from nutclf.train.learner import History
-from nutclf.train.workbench import FitResult
+
+PLAIN = Ensemble()
 
 
 def describe(recipe: Recipe) -> str:
@@ -36,6 +40,13 @@ def log_settings(
     run.data(data)
     with run.artifacts() as folder:
         write_json(folder / "config.json", {"recipe": vars(recipe), "study": study})
+
+
+def log_probe(run: Run, config: StudyConfig, probe: Probe, data: DataRecord) -> None:
+    """What a probe is, as parameters."""
+    facts = {"probe": probe.name, "n_features": len(probe.kernel), "backbone": config.backbone}
+    run.params(facts | {"seed": config.seed})
+    run.data(data)
 
 
 def log_epochs(run: Run, epochs: Mapping[int, Mapping[str, float]], prefix: str = "") -> None:
@@ -67,37 +78,57 @@ def log_cross_validation(
     return write_evaluation(run, "cv", table, classes, together) | spread
 
 
-def log_best(run: Run, history: History) -> dict[str, float]:
-    """The kept epoch and its figures, `best_*`."""
-    metrics = {f"best_{name}": history.best[name] for name in ("valid_loss", "valid_accuracy")}
-    metrics |= {"best_epoch": history.best_epoch}
+def log_best(
+    run: Run,
+    history: History | None,
+    valid: pd.DataFrame | None = None,
+    ensemble: Ensemble = PLAIN,
+) -> dict[str, float]:
+    """The kept epoch, if there are epochs, and how well the valid images are answered, `best_*`.
+
+    A model that is no plain network answers them otherwise than the epoch did: as `valid` says.
+    """
+    if history is not None and ensemble == PLAIN:
+        figures = history.best
+    else:
+        figures = {"valid_" + name: v for name, v in _measured(valid).items()}
+    metrics = {f"best_{name}": figures[name] for name in ("valid_loss", "valid_accuracy")}
+    metrics |= {"best_epoch": history.best_epoch} if history else {}
     run.metrics(metrics)
     return metrics
 
 
-def log_model_of(
-    run: Run,
-    result: FitResult,
-    assembled: Assembled,
-    valid: pd.DataFrame,
-    out_of_fold: pd.DataFrame | None,
-    metadata: Mapping[str, object],
-) -> None:
-    """The model, with its evaluation on the valid split, learning curves and calibration.
+def _measured(table: pd.DataFrame) -> dict[str, float]:
+    return classification_metrics(table, classes_of(table))
 
-    `valid` and `out_of_fold` are tables of predictions. The temperature is that of the latter where
-    there are any: they are many more, and no epoch was chosen by them.
-    """
+
+def log_curves(run: Run, history: History) -> None:
+    """Learning curves, as a figure."""
     from nutclf.evaluate.figures import learning_curves
 
-    classes, history = metadata["classes"], result.history
-    write_evaluation(run, "valid", valid, classes, history.best["valid_accuracy"])
     epochs = pd.DataFrame(history.epochs)
     epochs.insert(0, "epoch", range(1, len(epochs) + 1))
     with run.artifacts() as folder:
         (folder / FOLDER).mkdir()
         curves = learning_curves(epochs, history.best_epoch)
         curves.savefig(folder / FOLDER / "learning_curves.png")
+
+
+def log_model_of(
+    run: Run,
+    assembled: Assembled,
+    valid: pd.DataFrame,
+    out_of_fold: pd.DataFrame | None,
+    metadata: Mapping[str, object],
+) -> None:
+    """The model, with its evaluation on the valid split and its calibration.
+
+    `valid` and `out_of_fold` are tables of predictions. The temperature is that of the latter where
+    there are any: they are many more, and no epoch was chosen by them.
+    """
+    classes = metadata["classes"]
+    write_evaluation(run, "valid", valid, classes, assembled.accuracy)
+    run.metrics({"answers_per_second": assembled.answers_per_second})
     split, held_out = ("valid", valid) if out_of_fold is None else ("cv", out_of_fold)
     found = recalibrate(held_out, classes, COVERAGE)
     write_calibration(run, split, found)

@@ -14,7 +14,7 @@ from nutclf.track.store import Store
 
 
 def study_links(store: Store, port: int) -> list[tuple[str, str]]:
-    """The name of each study, and the address of its trials in the UI, best first."""
+    """The name of each study, and the address of its trials and probes in the UI, best first."""
     client = store.client()
     experiments = [e.experiment_id for e in client.search_experiments()]
     query = "tags.kind = 'study' AND params.`objective.metric` != ''"
@@ -27,7 +27,7 @@ def _trials_address(study: Run, port: int) -> str:
     query = {
         "workflowType": "machine_learning",
         "searchFilter": f"tags.study_name = {quoted(study.data.tags['study_name'])} "
-        "AND tags.kind = 'trial'",
+        "AND tags.kind != 'study' AND tags.kind != 'seed'",
         "orderByKey": f"metrics.`{params['objective.metric']}`",
         "orderByAsc": str(params["objective.direction"] == "minimize").lower(),
         "startTime": "ALL",

@@ -1,20 +1,25 @@
 """What a tail trains on: the frozen prefix applied to every view, from the store or on the fly."""
 
 import hashlib
+from dataclasses import asdict
 from functools import cache, partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from nutclf.config import Augmentation
+from nutclf.config import Augmentation, View
 from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
 from nutclf.model.network import in_batches
 from nutclf.model.prefix import BATCH_SIZE, compiler, cut_to_cut, pixels_to_cut
+from nutclf.model.tta import look
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.views import UNTOUCHED, Augmenter
+from nutclf.train.views import Augmenter
+
+AnyView = int | View
+"""An augmented view by its number, 0 and up, or a fixed one."""
 
 
 class FrozenPart:
@@ -39,10 +44,14 @@ class FrozenPart:
         """Of the features of one image at `cut`."""
         return tuple(self.trunk.layers[cut].output.shape[1:])
 
-    def from_pixels(self, cut: int, view: int, images: Split, rows: np.ndarray) -> np.ndarray:
+    def from_pixels(self, cut: int, view: AnyView, images: Split, rows: np.ndarray) -> np.ndarray:
         """Features at `cut` of view `view` of `rows`, a batch of the images."""
-        keys = [images.keys[row] for row in rows]
-        return self._pixels_to(cut)(self._augmenter.view(images.pixels[rows], keys, view))
+        pixels = images.pixels[rows]
+        if isinstance(view, View):
+            seen = np.asarray(look(tf.cast(pixels, tf.float32), view))
+        else:
+            seen = self._augmenter.view(pixels, [images.keys[row] for row in rows], view)
+        return self._pixels_to(cut)(seen)
 
     def describes(self, cut: int) -> dict:
         """What the features at `cut` depend on, besides the images and the view."""
@@ -60,32 +69,44 @@ class FrozenPart:
         }
 
 
-class StoredFeatures:
-    """Features at one cut, kept as one memory-mapped array a view."""
+class Features:
+    """Features of some images at one cut: one memory-mapped array a view.
 
-    def __init__(self, part: FrozenPart, cut: int, images: Split, store: FeatureStore, dtype: str):
+    Without a store they are computed anew for each batch: slower, and no disk is needed.
+    """
+
+    def __init__(
+        self, part: FrozenPart, cut: int, images: Split, store: FeatureStore | None, dtype: str
+    ):
         self._part, self._cut, self._images = part, cut, images
         self._store, self._dtype = store, dtype
         self._digest = hashlib.sha256("\n".join(images.keys).encode()).hexdigest()
-        self._views: dict[int, np.ndarray] = {}
+        self._views: dict[AnyView, np.ndarray] = {}
 
     @property
     def bytes_per_view(self) -> int:
         one = int(np.prod(self._part.shape(self._cut))) * np.dtype(self._dtype).itemsize
         return one * len(self._images.keys)
 
-    def prepare(self, view: int) -> None:
-        """Makes the features of `view` now, if they are not there yet."""
-        if view not in self._views:
+    def prepare(self, view: AnyView) -> None:
+        """Makes the features of `view` now, if they are to be kept and are not there yet."""
+        if self._store and view not in self._views:
             self._views[view] = self._make(self._cut, view)
 
-    def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
+    def batch(self, view: AnyView, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
+        if self._store is None:
+            of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
+            return in_batches(of_batch, rows, BATCH_SIZE)
         self.prepare(view)
         return self._views[view][rows].astype(np.float32, copy=False)
 
-    def _make(self, cut: int, view: int) -> np.ndarray:
-        part = self._part
+    def all(self, view: AnyView) -> np.ndarray:
+        """Features of all images, float32 [N, ...]."""
+        return self.batch(view, np.arange(len(self._images.keys)))
+
+    def _make(self, cut: int, view: AnyView) -> np.ndarray:
+        part, fixed = self._part, isinstance(view, View)
 
         def fill(out: np.ndarray) -> None:
             base = None if cut == part.base_cut else self._make(part.base_cut, view)
@@ -96,25 +117,9 @@ class StoredFeatures:
                 else:
                     out[rows] = part.base_to(cut)(base[rows])
 
-        key = part.describes(cut) | {"view": view, "images": self._digest}
+        named = asdict(view) if fixed else view
+        key = part.describes(cut) | {"view": named, "images": self._digest}
         shape = (len(self._images.keys), *part.shape(cut))
-        # Evaluation reads the untouched view: it keeps full precision, so that the whole network
+        # Images are judged by fixed views: those keep full precision, so that the whole network
         # gives the same probabilities as its tail.
-        return self._store.get(key, shape, "float32" if view == UNTOUCHED else self._dtype, fill)
-
-
-class StreamedFeatures:
-    """The same features computed anew for each batch: slower, and no disk is needed."""
-
-    def __init__(self, part: FrozenPart, cut: int, images: Split):
-        self._part, self._cut, self._images = part, cut, images
-
-    def prepare(self, view: int) -> None:
-        """Nothing can be made ahead."""
-
-    def batch(self, view: int, rows: np.ndarray) -> np.ndarray:
-        of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
-        return in_batches(of_batch, rows, BATCH_SIZE)
-
-
-Features = StoredFeatures | StreamedFeatures
+        return self._store.get(key, shape, "float32" if fixed else self._dtype, fill)

@@ -5,22 +5,26 @@ images or other weights refuses it. It knows neither Optuna nor MLflow.
 """
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nutclf.config import Recipe, StudyConfig
+from nutclf.config import Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import DataSet, read_split
 from nutclf.errors import UserError
+from nutclf.evaluate.baselines import Probe
 from nutclf.model.backbones import load_backbone
+from nutclf.model.network import PLAIN, predict_pixels
 from nutclf.process import seed_everything
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import OnEpoch
 from nutclf.train.workbench import FitResult, Workbench
 
 ALL = -1  # the fold of a job that holds no image out
+_TIMED = 64  # photographs
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,20 @@ class FitJob:
 
 
 @dataclass(frozen=True)
-class AssembleJob:
-    """A fit made into the whole network."""
+class ProbeJob:
+    """All probes of a study."""
 
     setting: Setting
-    result: FitResult
+
+
+@dataclass(frozen=True)
+class AssembleJob:
+    """A fit, or a probe alone, made into the whole network that answers as an ensemble."""
+
+    setting: Setting
+    answering: FitResult | Probe
+    ensemble: Ensemble = PLAIN
+    probe: Probe | None = None  # the ensemble's
 
 
 @dataclass(frozen=True)
@@ -59,34 +72,48 @@ class Assembled:
 
     keras_file: bytes
     y_prob: np.ndarray  # its probabilities on the valid split, float32 [n, n_classes]
+    accuracy: float  # there, by the labels that the worker read
+    answers_per_second: float  # photographs of the network's own size, in batches, on the worker
 
 
-Job = FitJob | AssembleJob
+Job = FitJob | ProbeJob | AssembleJob
+Result = FitResult | list[Probe] | Assembled
 
 _bench: tuple[tuple, Workbench] | None = None
 
 
-def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> FitResult | Assembled:
+def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> Result:
     """Does a job in this process; images and network stay open for the study's next job.
 
     `say` takes a line of progress for a person. Raises `UserError`: the images or weights here are
     not those of the job; `NonFiniteLoss`: the recipe cannot be trained.
     """
-    bench = _open(job.setting, say)
+    bench, folds = _open(job.setting, say), job.setting.data.split("train")["fold"].to_numpy()
     if isinstance(job, FitJob):
-        folds = job.setting.data.split("train")["fold"].to_numpy()
         rows = None if job.fold == ALL else np.flatnonzero(folds != job.fold)
         return bench.fit(job.recipe, job.seed, rows, on_epoch)
-    return assembled(bench, job.result)
+    if isinstance(job, ProbeJob):
+        return bench.fit_probes(folds if job.setting.config.objective.cross_validated else None)
+    return assembled(bench, job.answering, job.ensemble, job.probe)
 
 
-def assembled(bench: Workbench, result: FitResult) -> Assembled:
-    """A fit as the file of the whole network. Raises what `Workbench.assemble` does."""
-    whole, y_prob = bench.assemble(result)
+def assembled(
+    bench: Workbench,
+    answering: FitResult | Probe,
+    ensemble: Ensemble = PLAIN,
+    probe: Probe | None = None,
+) -> Assembled:
+    """The file of the whole network. Raises what `Workbench.assemble` does."""
+    whole, y_prob = bench.assemble(answering, ensemble, probe)
+    valid = bench.splits["valid"]
+    accuracy = float(np.mean(y_prob.argmax(axis=1) == valid.labels))
+    some, started = valid.pixels[:_TIMED], time.perf_counter()
+    predict_pixels(whole, some)
+    rate = len(some) / (time.perf_counter() - started)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         whole.save(file)
-        return Assembled(file.read_bytes(), y_prob)
+        return Assembled(file.read_bytes(), y_prob, accuracy, rate)
 
 
 def _open(setting: Setting, say: Callable[[str], None]) -> Workbench:

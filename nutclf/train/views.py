@@ -13,9 +13,6 @@ import tensorflow as tf
 
 from nutclf.config import Augmentation
 
-UNTOUCHED = -1
-"""The view that is the image itself; evaluation uses it."""
-
 
 class _PureSeed(keras.random.SeedGenerator):
     """Hands Keras' random layers a seed computed from data instead of from a stored state.
@@ -58,12 +55,10 @@ class Augmenter:
         self._graph = tf.function(self._batch, input_signature=signature)
 
     def view(self, pixels: np.ndarray, keys: Sequence[str], view: int) -> np.ndarray:
-        """View `view`, 0 and up or `UNTOUCHED`, of uint8 RGB images [B, S, S, 3], as such.
+        """View `view`, 0 and up, of uint8 RGB images [B, S, S, 3], as such.
 
         `keys` name the images, the same for the same pixels (their content's hash).
         """
-        if view == UNTOUCHED:
-            return pixels
         seeds = np.array([view_seed(self._seed, view, key) for key in keys], np.int32)
         return self._graph(pixels, seeds).numpy()
 

@@ -8,32 +8,38 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from nutclf.config import Recipe, StudyConfig
+from nutclf.config import WHOLE, Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
+from nutclf.evaluate.baselines import Probe, fit_probe
+from nutclf.evaluate.ensembles import Answers
 from nutclf.model import cuts, network
 from nutclf.model.backbones import Backbone
 from nutclf.process import n_threads
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.features import Features, FrozenPart, StoredFeatures, StreamedFeatures
+from nutclf.train.features import Features, FrozenPart
 from nutclf.train.learner import History, Learner, OnEpoch
-from nutclf.train.views import UNTOUCHED
 
 # Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
 ASSEMBLY_TOLERANCE = 1e-4
+PROBE_VIEWS = 6  # augmented views that a probe learns from, beside the test-time views
 _WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit gives; `held_out` are the training images that it did not learn from."""
+    """What a fit gives; `held_out` are the training images that it did not learn from.
+
+    Probabilities are float32 [V, n, C], under each of the study's V test-time views, of which the
+    first is the untouched image.
+    """
 
     recipe: Recipe
     seed: int
     history: History
     weights: Mapping[str, Sequence[np.ndarray]]  # of the tail's layers in the best epoch, by name
-    valid: np.ndarray  # probabilities, float32 [n_valid, C]
-    held_out: np.ndarray | None  # probabilities [n, C] in the split's order; None where it took all
+    valid: np.ndarray
+    held_out: np.ndarray | None  # in the split's order; None where it learned from all
     facts: Mapping[str, object]  # parameters for a run: sizes, weights, processors
     seconds_features: float
     seconds_train: float
@@ -96,14 +102,21 @@ class Workbench:
                 self._say(f"features of view {view + 1} of {n_views}: {seconds:.0f} s")
         every = np.arange(len(labels))
         chosen = every if rows is None else rows
-        one_hot = np.eye(len(self.classes), dtype=np.float32)[self.splits["valid"].labels]
-        valid = self._untouched("valid", learner.cut)
-        featured = time.perf_counter()
-        beats, target = self.config.objective.beats, (valid, one_hot)
+        valid_labels = self.splits["valid"].labels
+        one_hot = np.eye(len(self.classes), dtype=np.float32)[valid_labels]
+        target = self.features("valid", learner.cut).all(WHOLE), one_hot
+        featured, beats = time.perf_counter(), self.config.objective.beats
         history = learner.fit(at_cut, pooled, chosen, labels, target, n_views, beats, on_epoch)
         trained, held_out = time.perf_counter(), None
         if len(others := np.setdiff1d(every, chosen)):
-            held_out = network.predict(tail, self._untouched("train", learner.cut, others))
+            held_out = self._under_all_views(learner, "train", others)
+        valid = self._under_all_views(learner, "valid", np.arange(len(valid_labels)))
+        right = float(np.mean(valid[0].argmax(axis=1) == valid_labels))
+        if not abs(right - history.best["valid_accuracy"]) <= 1e-6:
+            raise RuntimeError(
+                f"the kept weights have {right:.6f} of the valid images right, the fit reported "
+                f"{history.best['valid_accuracy']:.6f}: images and labels were paired otherwise"
+            )
         head = sum(tail.get_layer(name).count_params() for name in network.HEAD_LAYERS)
         facts = {
             "trainable_parameters": network.parameter_counts(tail)["trainable"],
@@ -117,7 +130,7 @@ class Workbench:
             seed,
             history,
             {layer.name: layer.get_weights() for layer in tail.layers if layer.weights},
-            network.predict(tail, valid),
+            valid,
             held_out,
             facts,
             featured - started,
@@ -125,20 +138,50 @@ class Workbench:
         )
 
     def predict(self, result: FitResult, split: str) -> np.ndarray:
-        """Probabilities [n, n_classes] of the untouched images of a split, float32."""
+        """Probabilities of the images of a split under each test-time view, float32 [V, n, C]."""
         learner = self._learner_of(result.recipe, result.seed)
         for name, weights in result.weights.items():
             learner.tail.get_layer(name).set_weights(weights)
-        return network.predict(learner.tail, self._untouched(split, learner.cut))
+        return self._under_all_views(learner, split, np.arange(len(self.splits[split].labels)))
 
-    def assemble(self, result: FitResult) -> tuple[keras.Model, np.ndarray]:
+    def fit_probes(self, folds: np.ndarray | None) -> list[Probe]:
+        """The study's probes on pooled features; `folds` as `fit_probe` takes them."""
+        asked, valid = (self.asked_of_probes(split) for split in ("train", "valid"))
+        learned, labels = self.learned_by_probes(), self.splits["train"].labels
+        return [fit_probe(p, learned, labels, folds, asked, valid) for p in self.config.probes]
+
+    def learned_by_probes(self) -> list[np.ndarray]:
+        """Pooled features of the training images, [N, C] a view: fixed ones, and augmented ones."""
+        fixed = [view for view in self.config.test_views if not view.mirrored]
+        drawn = range(min(PROBE_VIEWS, self.config.views))
+        return [self.features("train", self.pool).all(view) for view in (*fixed, *drawn)]
+
+    def asked_of_probes(self, split: str) -> list[np.ndarray]:
+        """Pooled features of a split, [n, C] a test-time view."""
+        return [self.features(split, self.pool).all(view) for view in self.config.test_views]
+
+    def assemble(
+        self,
+        answering: FitResult | Probe,
+        ensemble: Ensemble = network.PLAIN,
+        probe: Probe | None = None,
+    ) -> tuple[keras.Model, np.ndarray]:
         """The whole network, raw pixels in, and its probabilities on the valid split.
 
-        The next call refills the network. Raises `RuntimeError`: the fit had other probabilities.
+        `probe` is the ensemble's. The next call may refill the network. Raises `RuntimeError`: fit
+        and probe had other probabilities.
         """
-        whole = self._deployable.fill(result.weights, result.recipe.dropout_rate)
+        views, linear = self.config.test_views, probe or answering
+        tail = {} if isinstance(answering, Probe) else answering.weights
+        dense = (linear.kernel, linear.bias) if isinstance(linear, Probe) else ()
+        dropout, cut = 0.5, 0
+        if tail:
+            trunk, dropout = self._part.trunk, answering.recipe.dropout_rate
+            cut = cuts.cut_for_depth(trunk, answering.recipe.n_unfrozen)
+        whole = self._deployable.fill(tail, dropout, ensemble, dense, cut)
         y_prob = network.predict_pixels(whole, self.splits["valid"].pixels)
-        gap = np.abs(y_prob - result.valid).max()
+        said = {probe.name: probe.valid} if probe else {}
+        gap = np.abs(y_prob - Answers(views, answering.valid, said).under(ensemble)).max()
         if not gap <= ASSEMBLY_TOLERANCE:
             raise RuntimeError(
                 f"the assembled network differs from the trained tail by {gap:.2g} in probability"
@@ -152,16 +195,16 @@ class Workbench:
         return self._features[split, cut]
 
     def _open_features(self, images: Split, cut: int) -> Features:
-        if self._store is not None:
-            dtype, n_views = self.config.feature_dtype, self.config.views
-            stored = StoredFeatures(self._part, cut, images, self._store, dtype)
-            if self._store.fits(needed := stored.bytes_per_view * (n_views + 1)):
-                return stored
-            self._say(
-                f"features at {self._part.trunk.layers[cut].name} would take {needed / 1e9:.1f} "
-                "GB, more than the store may hold: training from pixels instead, slower"
-            )
-        return StreamedFeatures(self._part, cut, images)
+        config, store = self.config, self._store
+        stored = Features(self._part, cut, images, store, config.feature_dtype)
+        needed = stored.bytes_per_view * (config.views + len(config.test_views))
+        if store is None or store.fits(needed):
+            return stored
+        self._say(
+            f"features at {self._part.trunk.layers[cut].name} would take {needed / 1e9:.1f} GB, "
+            "more than the store may hold: training from pixels instead, slower"
+        )
+        return Features(self._part, cut, images, None, config.feature_dtype)
 
     def _learner_of(self, recipe: Recipe, seed: int) -> Learner:
         """The last learner is kept: the folds of a recipe share its traced graph."""
@@ -174,9 +217,10 @@ class Workbench:
             self._learner = (recipe, seed), Learner(tail, cut, recipe, seed)
         return self._learner[1]
 
-    def _untouched(self, split: str, cut: int, rows: np.ndarray | None = None) -> np.ndarray:
-        rows = np.arange(len(self.splits[split].labels)) if rows is None else rows
-        return self.features(split, cut).batch(UNTOUCHED, rows)
+    def _under_all_views(self, learner: Learner, split: str, rows: np.ndarray) -> np.ndarray:
+        features = self.features(split, learner.cut)
+        views = self.config.test_views
+        return np.stack([network.predict(learner.tail, features.batch(v, rows)) for v in views])
 
 
 def check_depths(config: StudyConfig, backbone: Backbone) -> list[int]:

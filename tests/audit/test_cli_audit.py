@@ -60,7 +60,7 @@ def test_the_leak_is_named_at_promotion_and_left_out(promoted):
     ("arguments", "complaint"),
     [
         (("--study", "nothing"), "Unknown study 'nothing'"),
-        (("--study", "unknown"), "Unknown backbone 'resnet50'"),
+        (("--study", "unknown"), "Unknown backbone 'resnet5'"),
         (("--study", "quick", "--data", "nowhere"), "nowhere"),
     ],
 )

@@ -91,7 +91,7 @@ def climbed(tmp_path_factory, migrated, copy_store, tiny_backbone, source, featu
 
 
 def test_every_rung_is_a_finished_child_of_the_walk(climbed):
-    assert sorted(climbed.rungs, key=int) == ["1", *FITS, "7", *BASELINES]
+    assert sorted(climbed.rungs, key=int) == ["1", *FITS, "7", *BASELINES, "11"]
     for run in (climbed.parent, *climbed.rungs.values()):
         assert (run.info.status, run.data.tags["trial_state"]) == ("FINISHED", "COMPLETE")
         assert run.data.tags["data_source"] == "photographs"
@@ -233,8 +233,8 @@ def test_another_walk_has_runs_of_its_own_and_the_same_figures(
     )
     assert again == first
     added = [run for run in rungs if run.data.tags["mlflow.parentRunId"] == new.info.run_id]
-    assert sorted(run.data.tags["trial_number"] for run in added) == ["2", "7"]
-    assert len(rungs) == len(climbed.rungs) + 2
+    assert sorted(run.data.tags["trial_number"] for run in added) == ["11", "2", "7"]
+    assert len(rungs) == len(climbed.rungs) + 3
 
 
 @pytest.mark.parametrize("error", [ValueError("by chance"), KeyboardInterrupt()])

@@ -1,5 +1,6 @@
 import os
 
+import keras
 import numpy as np
 import pytest
 
@@ -62,8 +63,40 @@ def test_grey_is_scaled_to_what_the_network_was_pretrained_on(name, expected):
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="'vgg16'; known are densenet169, mobilenetv2"):
-        load_backbone("vgg16", "random")
+    with pytest.raises(UserError, match=r"'vgg15'; keras\.applications has convnextbase, "):
+        load_backbone("vgg15", "random")
+
+
+# What keras.applications documents of each: EfficientNetV2 scales inside, ResNet50 came from Caffe.
+@pytest.mark.parametrize(
+    ("name", "size", "scale", "offset", "bgr"),
+    [
+        ("efficientnetv2b0", 224, 1, 0, False),
+        ("efficientnetv2s", 384, 1, 0, False),
+        ("mobilenetv3large", 224, 1, 0, False),
+        ("xception", 299, 1 / 127.5, -1, False),
+        ("resnet50", 224, 1, -103.939, True),
+        ("densenet121", 224, 1 / (255 * 0.229), -0.485 / 0.229, False),
+    ],
+)
+def test_any_network_of_keras_applications_is_known_by_its_name(name, size, scale, offset, bgr):
+    spec = find_spec(name)
+    assert (spec.image_size, spec.bgr) == (size, bgr)
+    assert spec.scale[0] == pytest.approx(scale, rel=1e-5)
+    assert spec.offset[0] == pytest.approx(offset, rel=1e-4, abs=1e-6)
+    assert getattr(keras.applications, spec.application).__name__.lower() == name
+
+
+def test_channels_come_in_the_order_that_the_network_takes():
+    red = np.zeros((1, 2, 2, 3), np.float32) + np.float32([200, 10, 20])
+    scaled = np.asarray(scaling_layer(find_spec("resnet50"))(red))
+    expected = keras.applications.resnet50.preprocess_input(red.copy())
+    np.testing.assert_allclose(scaled, expected, atol=1e-3)
+
+
+def test_an_image_too_small_for_a_network_is_refused():
+    with pytest.raises(UserError, match=r"xception cannot be built for images of 32 pixels"):
+        load_backbone("xception", "random", 32)
 
 
 def test_unknown_weights_are_refused_with_the_allowed_ones():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from nutclf.model import cuts
 from nutclf.model.gradcam import grad_cam
 
 CHANNELS = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, -0.5]], np.float32)  # RGB to two maps
@@ -75,11 +76,16 @@ def test_where_nothing_speaks_for_a_class_the_map_is_dark(pixels):
 
 
 def test_the_models_that_are_saved_can_be_asked(tiny_backbone):
-    from nutclf.model.network import Deployable
+    from nutclf.config import Ensemble, View
+    from nutclf.model.network import Deployable, build_tail, without_probe
 
-    model = Deployable(tiny_backbone, 3).model
+    tail = build_tail(cuts.trunk(tiny_backbone.model), 5, 0, 3, 0.5, 0)
+    weights = {layer.name: layer.get_weights() for layer in tail.layers if layer.weights}
+    linear = np.ones((8, 3), np.float32), np.zeros(3, np.float32)
+    ensemble = Ensemble((View(0.875), View()), "logistic regression", 0.5)
+    model = Deployable(tiny_backbone, 3).fill(weights, 0.5, ensemble, linear, 5)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    found = grad_cam(model, images, np.array([0, 2]))
+    found = grad_cam(without_probe(model), images, np.array([0, 2]))
     assert found.shape == (2, 3, 3)
     assert np.isfinite(found).all()
 

@@ -7,8 +7,17 @@ import keras
 import numpy as np
 import pytest
 
+from nutclf.config import Ensemble, View
 from nutclf.model import cuts
-from nutclf.model.network import Deployable, build_tail, parameter_counts, predict
+from nutclf.model.network import (
+    Deployable,
+    build_tail,
+    of_one_view,
+    parameter_counts,
+    predict,
+    without_probe,
+)
+from nutclf.model.tta import look
 
 ROUNDING = 1e-5  # of probabilities
 CLASSES = 10
@@ -37,9 +46,9 @@ def changed(tail: keras.Model) -> keras.Model:
     return tail
 
 
-def fill(deployable, tail):
+def fill(deployable, tail, *more):
     weights = {layer.name: layer.get_weights() for layer in tail.layers if layer.weights}
-    return deployable.fill(weights, tail.get_layer("dropout").rate)
+    return deployable.fill(weights, tail.get_layer("dropout").rate, *more)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +125,61 @@ def test_the_filled_whole_answers_like_its_tail(prefix_of, trunk, pixels, deploy
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
+CROP, MIRRORED, FAR = View(0.875), View(0.78, mirrored=True), View(1.5)
+LINEAR = (
+    np.random.default_rng(3).normal(0, 0.05, (1280, CLASSES)).astype(np.float32),
+    np.random.default_rng(4).normal(0, 1, CLASSES).astype(np.float32),
+)
+
+
+@pytest.fixture(scope="module")
+def linear_answer(prefix_of, trunk):
+    """What the probe LINEAR says of pixels, by hand."""
+    pool = prefix_of(len(trunk.layers) - 1)
+
+    def answer(pixels):
+        logits = pool(pixels) @ LINEAR[0] + LINEAR[1]
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    return answer
+
+
+@pytest.mark.parametrize("n_unfrozen", [0, 4, 20])
+@pytest.mark.parametrize("views", [(CROP,), (View(), CROP, MIRRORED, FAR)])
+@pytest.mark.parametrize("weight", [0, 0.3])
+def test_views_and_blend_inside_the_graph_are_their_mean_outside(
+    prefix_of, trunk, pixels, deployable, linear_answer, n_unfrozen, views, weight
+):
+    cut = cuts.cut_for_depth(trunk, n_unfrozen)
+    tail, seen = changed(tail_of(trunk, n_unfrozen)), pixels.astype(np.float32)
+    looks = [np.asarray(look(seen, view)) for view in views]
+    expected = np.mean([predict(tail, prefix_of(cut)(each)) for each in looks], axis=0)
+    ensemble, linear = Ensemble(views), ()
+    if weight:
+        of_probe = np.mean([linear_answer(each) for each in looks], axis=0)
+        expected = (1 - weight) * expected + weight * of_probe
+        ensemble, linear = Ensemble(views, "logistic regression", weight), LINEAR
+    whole = fill(deployable, tail, ensemble, linear, cut)
+    assert expected.std(axis=0).max() > 0.01
+    np.testing.assert_allclose(predict(whole, pixels), expected, atol=ROUNDING)
+    plain = predict(tail, prefix_of(cut)(pixels))
+    np.testing.assert_allclose(predict(without_probe(whole), seen), plain, atol=ROUNDING)
+
+
+def test_a_probe_alone_is_the_backbone_and_one_dense_layer(
+    pixels, deployable, linear_answer, tmp_path
+):
+    whole = deployable.fill({}, ensemble=Ensemble((CROP,)), linear=LINEAR)
+    expected = linear_answer(np.asarray(look(pixels.astype(np.float32), CROP)))
+    np.testing.assert_allclose(predict(whole, pixels), expected, atol=ROUNDING)
+    whole.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras", safe_mode=True)
+    np.testing.assert_allclose(predict(again, pixels), expected, atol=ROUNDING)
+    plain = predict(without_probe(again), pixels.astype(np.float32))
+    np.testing.assert_allclose(plain, linear_answer(pixels), atol=ROUNDING)
+
+
 def test_filling_with_a_shallower_tail_restores_the_deeper_layers(trunk, pixels, deployable):
     shallow, deep = tail_of(trunk, 0), changed(tail_of(trunk, 20))
     first = predict(fill(deployable, shallow), pixels)
@@ -135,7 +199,7 @@ def test_filling_leaves_the_tail_and_the_backbone_as_they_are(lively, trunk, dep
 
 def test_the_whole_keeps_the_dropout_rate_of_the_recipe(trunk, deployable):
     tail = build_tail(trunk, len(trunk.layers) - 1, 0, CLASSES, 0.3, 0)
-    assert fill(deployable, tail).get_layer("dropout").rate == 0.3
+    assert of_one_view(fill(deployable, tail)).get_layer("dropout").rate == 0.3
 
 
 def test_the_saved_whole_opens_without_nutclf_in_a_new_process(whole, pixels, tmp_path):
@@ -198,10 +262,12 @@ def test_an_oblong_image_answers_like_its_centred_square(whole, pixels):
 
 
 def test_the_backbone_inside_is_handed_scaled_pixels_that_nobody_resampled(whole, pixels):
-    entry = keras.Model(whole.input, whole.get_layer("scaling").output)
+    network = of_one_view(whole)
+    entry = keras.Model(network.input, network.get_layer("scaling").output)
     np.testing.assert_allclose(np.asarray(entry(pixels)), pixels / 127.5 - 1, atol=1e-6)
+    squares = keras.Model(whole.input, whole.layers[-2].output)
     grey = np.full((1, 40, 30, 3), 128, np.uint8)
-    np.testing.assert_allclose(np.asarray(entry(grey)), 128 / 127.5 - 1, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(squares(grey)), 128, atol=1e-4)
 
 
 def test_the_callers_pixels_are_not_written_to(whole, pixels):

@@ -119,6 +119,6 @@ def test_an_unfit_file_is_refused_in_one_sentence_and_changes_nothing(spoil, tmp
     pack(tiny(), path)
     spoil(path)
     model = tiny()
-    with pytest.raises(UserError, match=r"tiny\.npz does not hold the packed weights of tiny"):
+    with pytest.raises(UserError, match=r"tiny\.npz does not hold the packed weights of this"):
         load_packed(model, path)
     assert bits(model) == bits(tiny())

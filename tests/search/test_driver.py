@@ -39,7 +39,7 @@ class Scripted:
         future, job, on_epoch = self._out.pop(0)
         if not isinstance(job, FitJob):
             n_valid = len(job.setting.data.split("valid"))
-            future.set_result(Assembled(self._file, _likely(n_valid)))
+            future.set_result(Assembled(self._file, _likely(n_valid), 1 / 3, 100.0))
             return
         time.sleep(self._seconds)
         end = self._ends.get(self.fits.index(job), None)
@@ -66,10 +66,11 @@ class Scripted:
         return [job for job in self.jobs if isinstance(job, FitJob)]
 
     def _result(self, job, epochs):
-        data, held_out = job.setting.data, None
+        data, held_out, n_views = job.setting.data, None, len(job.setting.config.test_views)
         if job.fold != ALL:
-            held_out = _likely(int((data.split("train")["fold"] == job.fold).sum()))
-        valid = _likely(len(data.split("valid")))
+            n_held_out = int((data.split("train")["fold"] == job.fold).sum())
+            held_out = np.stack([_likely(n_held_out)] * n_views)
+        valid = np.stack([_likely(len(data.split("valid")))] * n_views)
         return FitResult(
             job.recipe, job.seed, History(epochs, 1), {}, valid, held_out, {"threads": 1}, 0.1, 0.1
         )
@@ -185,10 +186,10 @@ def test_after_the_timeout_no_new_fit_begins_and_the_recipe_is_queued(
     monkeypatch.setattr(Driver, "_is_late", lambda driver: len(driver._engine.fits) >= 7)
     config = replace(tiny_config, objective=OBJECTIVES["cv"], n_folds=4)
     study, engine, _ = drive(9, config)
-    assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
+    assert states(study) == ["COMPLETE", "FAIL", "WAITING", "WAITING"]
     assert [job.fold for job in engine.fits] == [0, 1, 2, 3, ALL, 0, 1]
     assert runs_of(study)[1].data.tags["reason"].startswith("TIMEOUT was reached")
-    cut_off, queued = study.optuna.get_trials()[1:]
+    _, cut_off, _, queued = study.optuna.get_trials()
     assert queued.system_attrs["fixed_params"] == cut_off.params
     assert n_done(study.optuna) == 1
 

@@ -90,7 +90,7 @@ def test_a_worker_gives_what_this_process_gives_and_tells_its_epochs(engine, set
     assert there.history.epochs == [figures for _, figures in here]
     assert heard == here[: len(heard)]
     (assembled,) = results(local, [local.submit(AssembleJob(setting, there), goes_on)])
-    np.testing.assert_allclose(assembled.y_prob, there.valid, atol=1e-4)
+    np.testing.assert_allclose(assembled.y_prob, there.valid[0], atol=1e-4)
 
 
 def test_a_fit_that_may_be_stopped_waits_for_its_word(engine, setting):

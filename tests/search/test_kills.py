@@ -167,7 +167,8 @@ def test_a_sweep_whose_server_stays_away_ends_and_the_same_command_goes_on(
         client = remote.client()
         runs = client.search_runs([remote.experiment_id("nutclf")])
         ended = {(run.data.tags["kind"], run.info.status) for run in runs}
-        assert ended <= {(kind, "FINISHED") for kind in ("study", "trial", "seed")} | {
+        assert ended <= {(kind, "FINISHED") for kind in ("study", "probe", "trial", "seed")} | {
+            ("probe", "FAILED"),
             ("trial", "FAILED"),
             ("seed", "FAILED"),
         }

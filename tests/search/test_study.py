@@ -8,12 +8,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nutclf.cli import load_study
-from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe, SearchSpace, StudyConfig
+from nutclf.config import (
+    OBJECTIVES,
+    WHOLE,
+    Augmentation,
+    Objective,
+    Recipe,
+    SearchSpace,
+    StudyConfig,
+    View,
+)
 from nutclf.errors import UserError
 from nutclf.search import study as study_module
 from nutclf.search.study import (
     as_parameters,
+    is_baseline,
     open_study,
     queue_again,
     sampler_for,
@@ -34,7 +43,7 @@ def swept(store, n_trials, config=CONFIG):
     for _ in range(n_trials):
         trial = study.ask()
         study.sampler = sampler_for(config, trial.number)
-        recipes.append(suggest(trial, config.space))
+        recipes.append(suggest(trial, config, is_baseline(trial)))
         trial.set_user_attr("mlflow_run_id", f"run {trial.number}")
         study.tell(trial, 1 / (1 + trial.number))
     return recipes
@@ -81,6 +90,8 @@ def test_a_baseline_outside_the_space_is_refused_and_no_study_is_made(store):
         ({"seed": 7}, {}, "seed: 0 -> 7"),
         ({"backbone": "densenet169"}, {}, "backbone"),
         ({"image_size": 128}, {}, "image_size: null -> 128"),
+        ({"tta": ((View(0.875),),)}, {}, "tta: "),
+        ({"blend": (0.5,)}, {}, r"blend: \[0.3, 0.5\] -> \[0.5\]"),
         ({}, {"data_fingerprint": "cc"}, 'data_fingerprint: "aa" -> "cc"'),
         ({}, {"weights_digest": "cc"}, "weights_digest"),
         ({}, {"more": "1"}, 'more: absent -> "1"'),
@@ -105,15 +116,24 @@ def of_a45208f(store):
 
     That commit knew no `image_size`; `batch_norm` stands for a parameter that it did not know.
     """
-    old = load_study("mobilenetv2")
-    space = replace(old.space, n_unfrozen=(0, 4, 11, 20), batch_norm=("still",))
-    old = replace(old, space=space)
-    swept(store, 3, old)
+    space = SearchSpace(
+        n_unfrozen=(0, 4, 11, 20),
+        epochs=(3, 9),
+        batch_size=(32, 64),
+        warmup_epochs=(0, 8),
+        label_smoothing=(0.0, 0.1),
+        weight_decay=(0.0, 0.01),
+    )
+    old = StudyConfig("mobilenetv2", "mobilenetv2", space, n_views=9, tta=((WHOLE,),), blend=())
+    swept(store, 7, old)
     study, _ = open_study(store, old, FACTS)
     study.tell(study.ask(), state=TrialState.FAIL)
     study.enqueue_trial(as_parameters(Recipe(n_unfrozen=11, lr_schedule="step"), space))
     known = signature(old, FACTS)
-    for key in ("image_size", "space.batch_norm", "baseline.batch_norm"):
+    newer = (
+        "image_size tta blend probes space.batch_norm baseline.batch_norm space.ema baseline.ema"
+    )
+    for key in newer.split():
         del known[key]
     study.set_user_attr("signature", json.dumps(known))
     return old
@@ -207,7 +227,7 @@ def test_another_seed_draws_other_recipes(store):
 def test_a_recipe_is_queued_once_though_it_is_asked_for_twice(store):
     study, _ = open_study(store, CONFIG, FACTS)
     trial = study.ask()
-    suggest(trial, SPACE)
+    suggest(trial, CONFIG, baseline=True)
     frozen = study.get_trials()[0]
     assert queue_again(study, frozen, killed=True)
     assert queue_again(study, frozen, killed=True)

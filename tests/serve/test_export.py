@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
-from nutclf.model.network import Deployable, predict_pixels
+from nutclf.model.network import predict_pixels
 from nutclf.serve import export
 from nutclf.serve.export import compare, export_champion
 from nutclf.track.registry import CHAMPION, Registry
@@ -17,8 +18,8 @@ SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def network(tiny_backbone):
-    return Deployable(tiny_backbone, 3).model
+def network(tiny_whole):
+    return export.portable(tiny_whole, View(0.875))
 
 
 @pytest.fixture(scope="module")

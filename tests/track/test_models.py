@@ -12,7 +12,7 @@ from mlflow.keras import load_model as load_keras
 from mlflow.pyfunc import load_model as load_pyfunc
 
 from nutclf.data.reader import read_image
-from nutclf.model.network import Deployable, predict
+from nutclf.model.network import predict
 from nutclf.serve.photographs import _load_pyfunc
 from nutclf.track.models import load_metadata, load_model, log_model
 from nutclf.track.runs import study_run, trial_run
@@ -22,8 +22,8 @@ METADATA = {"classes": ["pecans", "almonds", "walnuts"], "image_size": SIDE}
 
 
 @pytest.fixture(scope="module")
-def network(tiny_backbone):
-    return Deployable(tiny_backbone, 3).model
+def network(tiny_whole):
+    return tiny_whole
 
 
 @pytest.fixture

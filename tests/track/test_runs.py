@@ -14,7 +14,7 @@ from mlflow.pyfunc import load_model as load_pyfunc
 
 from nutclf.data.reader import read_image
 from nutclf.errors import UserError
-from nutclf.model.network import Deployable, predict
+from nutclf.model.network import predict
 from nutclf.track.models import load_metadata, load_model, log_model
 from nutclf.track.runs import STATUS, source_tags, study_run, trial_run
 
@@ -110,9 +110,9 @@ def test_without_git_a_run_says_so(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def network(tiny_backbone):
+def network(tiny_whole):
     """The tiny network as it is saved, with a head for three classes."""
-    return Deployable(tiny_backbone, 3).model
+    return tiny_whole
 
 
 @pytest.fixture

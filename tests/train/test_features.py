@@ -3,12 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nutclf.config import Augmentation
+from nutclf.config import WHOLE, Augmentation, View
 from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
-from nutclf.train.views import UNTOUCHED
+from nutclf.train.features import Features, FrozenPart
 
 ROWS = np.array([17, 0, 3, 4, 19])  # in no order, from both batches of the prefix
 SHALLOW = Augmentation(rotation=0.05)
@@ -29,24 +28,24 @@ def cut_of(part):
     return lambda n_unfrozen: cuts.cut_for_depth(part.trunk, n_unfrozen)
 
 
-@pytest.mark.parametrize("view", [UNTOUCHED, 0, 1])
+@pytest.mark.parametrize("view", [WHOLE, View(0.875, mirrored=True), 0, 1])
 def test_stored_features_at_the_base_are_those_streamed_bit_for_bit(
     part, images, feature_store, view
 ):
     rows = np.arange(len(images.keys))
-    stored = StoredFeatures(part, part.base_cut, images, feature_store, "float32")
-    streamed = StreamedFeatures(part, part.base_cut, images)
+    stored = Features(part, part.base_cut, images, feature_store, "float32")
+    streamed = Features(part, part.base_cut, images, None, "float32")
     np.testing.assert_array_equal(stored.batch(view, rows), streamed.batch(view, rows))
 
 
-@pytest.mark.parametrize("view", [UNTOUCHED, 0, 1])
+@pytest.mark.parametrize("view", [WHOLE, View(0.875, mirrored=True), 0, 1])
 @pytest.mark.parametrize("n_unfrozen", [20, 4, 0])
 def test_stored_features_of_any_rows_at_any_cut_are_those_streamed(
     part, cut_of, images, feature_store, n_unfrozen, view
 ):
     cut = cut_of(n_unfrozen)
-    stored = StoredFeatures(part, cut, images, feature_store, "float32").batch(view, ROWS)
-    streamed = StreamedFeatures(part, cut, images).batch(view, ROWS)
+    stored = Features(part, cut, images, feature_store, "float32").batch(view, ROWS)
+    streamed = Features(part, cut, images, None, "float32").batch(view, ROWS)
     assert stored.dtype == streamed.dtype == np.float32
     assert stored.shape == (len(ROWS), *part.shape(cut))
     assert stored.std(axis=0).mean() > 0.01  # images differ
@@ -55,15 +54,18 @@ def test_stored_features_of_any_rows_at_any_cut_are_those_streamed(
 
 
 def test_views_differ_and_the_untouched_one_is_none_of_them(part, images, feature_store):
-    features = StoredFeatures(part, part.base_cut, images, feature_store, "float32")
-    found = {features.batch(view, ROWS).tobytes() for view in (UNTOUCHED, 0, 1)}
-    assert len(found) == 3
+    features = Features(part, part.base_cut, images, feature_store, "float32")
+    found = {
+        features.batch(view, ROWS).tobytes()
+        for view in (WHOLE, View(0.875), View(0.875, True), 0, 1)
+    }
+    assert len(found) == 5
 
 
 def test_half_precision_is_close_and_comes_back_as_float32(part, cut_of, images, feature_store):
     for cut in (part.base_cut, cut_of(4)):
         full, half = (
-            StoredFeatures(part, cut, images, feature_store, dtype).batch(0, ROWS)
+            Features(part, cut, images, feature_store, dtype).batch(0, ROWS)
             for dtype in ("float32", "float16")
         )
         assert half.dtype == np.float32
@@ -73,7 +75,7 @@ def test_half_precision_is_close_and_comes_back_as_float32(part, cut_of, images,
 
 def test_the_view_for_evaluation_keeps_full_precision(part, images, feature_store):
     full, half = (
-        StoredFeatures(part, part.base_cut, images, feature_store, dtype).batch(UNTOUCHED, ROWS)
+        Features(part, part.base_cut, images, feature_store, dtype).batch(WHOLE, ROWS)
         for dtype in ("float32", "float16")
     )
     np.testing.assert_array_equal(half, full)
@@ -83,7 +85,7 @@ def test_the_view_for_evaluation_keeps_full_precision(part, images, feature_stor
 def test_the_size_of_a_view_is_known_before_it_is_made(
     part, images, feature_store, features_folder, dtype
 ):
-    features = StoredFeatures(part, part.base_cut, images, feature_store, dtype)
+    features = Features(part, part.base_cut, images, feature_store, dtype)
     promised = features.bytes_per_view
     features.prepare(0)
     (array,) = features_folder.glob("*.npy")
@@ -93,9 +95,9 @@ def test_the_size_of_a_view_is_known_before_it_is_made(
 def test_a_derived_cut_is_made_from_the_base_that_others_share(
     part, cut_of, images, feature_store, features_folder
 ):
-    StoredFeatures(part, cut_of(4), images, feature_store, "float32").prepare(0)
+    Features(part, cut_of(4), images, feature_store, "float32").prepare(0)
     assert len(list(features_folder.glob("*.json"))) == 2
-    StoredFeatures(part, cut_of(0), images, feature_store, "float32").prepare(0)
+    Features(part, cut_of(0), images, feature_store, "float32").prepare(0)
     assert len(list(features_folder.glob("*.json"))) == 3
 
 
@@ -111,6 +113,7 @@ def small_images() -> Split:
     [
         ("nothing", {}),
         ("view", {"view": 1}),
+        ("a fixed view", {"view": View(0.875)}),
         ("seed", {"seed": 1}),
         ("augmentation", {"augmentation": SHALLOW}),
         ("weights", {"digest": "1" * 64}),
@@ -132,7 +135,7 @@ def test_features_are_made_anew_when_anything_they_depend_on_changes(
         part = FrozenPart(backbone, now["augmentation"], now["seed"], now["deepest"])
         images = replace(small_images, keys=now["keys"])
         last = len(part.trunk.layers) - 1
-        StoredFeatures(part, last, images, feature_store, now["dtype"]).prepare(now["view"])
+        Features(part, last, images, feature_store, now["dtype"]).prepare(now["view"])
         return len(list(features_folder.glob("*.json")))
 
     before = prepare()

@@ -27,7 +27,7 @@ def test_a_fit_tells_its_epochs_and_an_assembly_gives_its_probabilities(setting)
     result = go(FitJob(setting, RECIPE, seed=0), heard)
     assert [figures for _, figures in heard] == result.history.epochs
     assembled = go(AssembleJob(setting, result))
-    np.testing.assert_allclose(assembled.y_prob, result.valid, atol=1e-4)
+    np.testing.assert_allclose(assembled.y_prob, result.valid[0], atol=1e-4)
 
 
 def test_a_job_is_the_same_each_time(setting):

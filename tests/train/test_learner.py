@@ -7,13 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from nutclf.config import OBJECTIVES, Augmentation, Objective, Recipe
+from nutclf.config import OBJECTIVES, WHOLE, Augmentation, Objective, Recipe
 from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
 from nutclf.train.feature_store import FeatureStore
-from nutclf.train.features import FrozenPart, StoredFeatures, StreamedFeatures
+from nutclf.train.features import Features, FrozenPart
 from nutclf.train.learner import History, Learner, NonFiniteLoss, rate_at
-from nutclf.train.views import UNTOUCHED
 
 N, WIDTH, N_CLASSES = 10, 8, 4
 LABELS = np.arange(N) % N_CLASSES
@@ -278,8 +277,8 @@ class Untouched(Vectors):
 
 def fit_eight(part, few_images, batch_norm, epochs):
     """The last 4 layers fitted on 8 images, frozen layers in the tail: before, tail, history."""
-    streamed = StreamedFeatures(part, part.base_cut, few_images)
-    features = streamed.batch(UNTOUCHED, np.arange(8))
+    streamed = Features(part, part.base_cut, few_images, None, "float32")
+    features = streamed.batch(WHOLE, np.arange(8))
     tail = build_tail(part.trunk, part.base_cut, 4, N_CLASSES, 0.2, 0, batch_norm)
     before = weights_of(tail)
     recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
@@ -350,12 +349,12 @@ def assert_cached_equals_uncached(part, images, few_images, store):
     for cached in (True, False):
         cut = cuts.cut_for_depth(part.trunk, 4) if cached else 0
         train, valid = (
-            StoredFeatures(part, cut, split, store, "float32")
+            Features(part, cut, split, store, "float32")
             if cached
-            else StreamedFeatures(part, cut, split)
+            else Features(part, cut, split, None, "float32")
             for split in (images, few_images)
         )
-        watched = valid.batch(UNTOUCHED, np.arange(8))
+        watched = valid.batch(WHOLE, np.arange(8))
         tail = build_tail(part.trunk, cut, 4, N_CLASSES, 0.5, seed=0)
         history = Learner(tail, cut, recipe, seed=0).fit(
             train,
@@ -388,3 +387,32 @@ def test_a_cached_fit_equals_an_uncached_one(tiny_backbone, draw_images, tmp_pat
 def test_a_cached_fit_of_mobilenet_equals_an_uncached_one(part, images, few_images, tmp_path):
     store = FeatureStore(tmp_path, 1 << 30)
     assert_cached_equals_uncached(part, images, few_images, store)
+
+
+def test_the_kept_weights_are_the_average_of_those_of_all_steps(learner_of, vectors):
+    """Against the same fit without an average, step by step: one batch an epoch."""
+    plain = replace(RECIPE, epochs=4, batch_size=N, dropout_rate=0.0)
+    averaged = replace(plain, ema=0.6)
+    steps: list[list[np.ndarray]] = []
+    learner = learner_of(plain)
+    play(learner, vectors, on_epoch=lambda *_: steps.append(learner.tail.get_weights()))
+    expected = steps[0]
+    for weights in steps[1:]:
+        expected = [0.6 * a + 0.4 * b for a, b in zip(expected, weights, strict=True)]
+    seen = learner_of(averaged)
+    history = play(seen, vectors, better=lambda new, old: True)
+    for found, wanted in zip(seen.tail.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    # And the figures of an epoch are those of the averaged weights.
+    y_prob = predict(seen.tail, Vectors(1).vectors)
+    accuracy = np.mean(y_prob.argmax(axis=1) == LABELS)
+    assert history.epochs[-1]["valid_accuracy"] == pytest.approx(accuracy)
+
+
+def test_an_average_does_not_disturb_the_training_itself(learner_of, vectors):
+    plain, averaged = (
+        play(learner_of(replace(RECIPE, ema=ema)), vectors).epochs for ema in (0.0, 0.9)
+    )
+    for one, other in zip(plain, averaged, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+    assert plain[-1]["valid_loss"] != pytest.approx(averaged[-1]["valid_loss"], abs=1e-4)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nutclf.config import Augmentation
-from nutclf.train.views import UNTOUCHED, Augmenter, view_seed
+from nutclf.train.views import Augmenter, view_seed
 
 SIDE = 32
 NOTHING = Augmentation(rotation=0, resize=1, zoom=0, horizontal_flip=False)
@@ -70,10 +70,6 @@ def test_another_key_is_another_draw(augmenter, pixels):
     same = pixels[:1].repeat(24, axis=0)
     drawn = augmenter.view(same, KEYS, 0)
     assert len({one.tobytes() for one in drawn}) == 24
-
-
-def test_the_untouched_view_is_the_pixels(augmenter, pixels):
-    np.testing.assert_array_equal(augmenter.view(pixels, KEYS, UNTOUCHED), pixels)
 
 
 def test_an_augmentation_of_nothing_returns_the_pixels(pixels):

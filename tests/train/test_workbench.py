@@ -60,10 +60,10 @@ def fitted(mobilenet_bench) -> FitResult:
 
 
 def test_the_assembled_network_answers_like_the_fit(mobilenet_bench, fitted, few_images):
-    assert fitted.valid.std(axis=0).max() > 0.01  # images are told apart
+    assert fitted.valid[0].std(axis=0).max() > 0.01  # images are told apart
     whole, y_prob = mobilenet_bench.assemble(fitted)
-    np.testing.assert_allclose(y_prob, fitted.valid, atol=1e-4)
-    np.testing.assert_allclose(np.asarray(whole(few_images.pixels)), fitted.valid, atol=1e-4)
+    np.testing.assert_allclose(y_prob, fitted.valid[0], atol=1e-4)
+    np.testing.assert_allclose(np.asarray(whole(few_images.pixels)), fitted.valid[0], atol=1e-4)
 
 
 def test_the_network_is_assembled_anew_for_each_fit(mobilenet_bench, fitted):
@@ -71,7 +71,7 @@ def test_the_network_is_assembled_anew_for_each_fit(mobilenet_bench, fitted):
     _, of_other = mobilenet_bench.assemble(other)
     _, of_fitted = mobilenet_bench.assemble(fitted)
     assert np.abs(of_other - of_fitted).max() > 0.01
-    np.testing.assert_allclose(of_other, other.valid, atol=1e-4)
+    np.testing.assert_allclose(of_other, other.valid[0], atol=1e-4)
 
 
 def test_a_tail_of_which_a_layer_is_not_taken_over_is_refused(tiny_bench):
@@ -110,8 +110,8 @@ def test_a_fit_judges_the_images_that_it_held_out(tiny_bench):
     rows = np.setdiff1d(np.arange(20), [3, 7, 19])
     result = bench.fit(RECIPE, rows=rows)
     everyone = bench.predict(result, "train")
-    assert everyone.shape == (20, 4)
-    np.testing.assert_allclose(result.held_out, everyone[[3, 7, 19]], atol=1e-6)
+    assert everyone.shape == (1, 20, 4)
+    np.testing.assert_allclose(result.held_out, everyone[:, [3, 7, 19]], atol=1e-6)
     assert bench.fit(RECIPE).held_out is None
 
 

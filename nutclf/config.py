@@ -168,6 +168,10 @@ class Ensemble:
         return " + ".join(map(str, self.views)) + blend
 
 
+PLAIN = Ensemble()
+"""The untouched image alone, and no probe."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a study optimises: one metric of a trial's run, taken at the best epoch."""
@@ -325,6 +329,6 @@ class StudyConfig:
     def ensembles(self) -> list[Ensemble]:
         """Ways to answer that a trial chooses from, the cheapest first."""
         if not self.objective.cross_validated:
-            return [Ensemble()]
+            return [PLAIN]
         blends = [("", 0.0), *product(self.probes, self.blend)]
         return [Ensemble(views, *blend) for views in self.tta for blend in blends]

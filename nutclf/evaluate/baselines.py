@@ -59,7 +59,6 @@ def fit_probe(
     `labels` [N]; `asked` and `valid` features of the test-time views, [N, F] and [M, F]. `folds`
     [N] says where an image is held out; None: nowhere.
     """
-
     held_out = None
     if folds is not None:
         held_out = np.empty((len(asked), len(labels), labels.max() + 1), np.float32)

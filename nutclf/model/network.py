@@ -6,12 +6,11 @@ from functools import partial
 import keras
 import numpy as np
 
-from nutclf.config import Ensemble, View
+from nutclf.config import PLAIN, Ensemble, View
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone, BackboneSpec
 from nutclf.model.tta import look
 
-PLAIN = Ensemble()
 HEAD_LAYERS = ("hidden", "dropout", "probabilities")
 
 

@@ -20,14 +20,14 @@ Runner = Callable[[np.ndarray], np.ndarray]
 """Images [B, ...] to what the network makes of them, [B, ...]; a .tflite file takes one."""
 
 
-def _constant_graph(forward: Forward, shape: Sequence[int | None], dtype: tf.DType):
-    traced, signature = tf.function(forward, jit_compile=False), tf.TensorSpec(shape, dtype)
+def _constant_graph(forward: Forward, shape: Sequence[int | None]):
+    traced, signature = tf.function(forward, jit_compile=False), tf.TensorSpec(shape, tf.float32)
     return convert_variables_to_constants_v2(traced.get_concrete_function(signature))
 
 
-def converter(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> tf.lite.TFLiteConverter:
-    """Makes a .tflite file of `forward`, for one image of `shape` at a time."""
-    graph = _constant_graph(forward, (1, *shape), dtype)
+def converter(forward: Forward, shape: Sequence[int]) -> tf.lite.TFLiteConverter:
+    """Makes a .tflite file of `forward`, for one float32 image of `shape` at a time."""
+    graph = _constant_graph(forward, (1, *shape))
     # The graph holds its constants itself: there is nothing that the module has to keep alive.
     return tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
 
@@ -57,14 +57,14 @@ def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Runner:
         scaled = scaling(pixels)
         return part(scaled, training=False) if part else scaled
 
-    return _compiled(forward, trunk.input_shape[1:], tf.float32)
+    return _compiled(forward, trunk.input_shape[1:])
 
 
 def cut_to_cut(trunk: keras.Model, start: int, stop: int) -> Runner:
     """The output of layer `start` of `trunk`, any float dtype, to the output of layer `stop`."""
     part = cuts.between(trunk, start, stop)
     shape = trunk.layers[start].output.shape[1:]
-    return _compiled(lambda x: part(x, training=False), shape, tf.float32)
+    return _compiled(lambda x: part(x, training=False), shape)
 
 
 def compiler() -> str:
@@ -72,14 +72,14 @@ def compiler() -> str:
     return "tensorflow" if tf.config.list_physical_devices("GPU") else "litert"
 
 
-def _compiled(forward: Forward, shape: Sequence[int], dtype: tf.DType) -> Runner:
+def _compiled(forward: Forward, shape: Sequence[int]) -> Runner:
     """A graph of constants: its compiler folds BatchNormalization into the convolutions.
 
     On a processor LiteRT's kernels are about twice as fast as TensorFlow's, one image at a time:
     the activations of one image stay in the processor's cache.
     """
     if compiler() == "tensorflow":
-        graph = _constant_graph(forward, (None, *shape), dtype)
-        return lambda batch: graph(tf.cast(batch, dtype))[0].numpy()
-    one = runner(converter(forward, shape, dtype).convert())
+        graph = _constant_graph(forward, (None, *shape))
+        return lambda batch: graph(tf.cast(batch, tf.float32))[0].numpy()
+    one = runner(converter(forward, shape).convert())
     return lambda batch: np.concatenate([one(image[np.newaxis]) for image in batch])

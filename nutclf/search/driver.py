@@ -48,6 +48,7 @@ from nutclf.search.trial import (
 )
 from nutclf.track import runs
 from nutclf.track.evaluation import stored_predictions
+from nutclf.track.registry import best_run
 from nutclf.track.store import EXPERIMENTS, Store, lock_study
 from nutclf.track.trial_log import describe, flatten, log_probe, log_settings
 from nutclf.train.feature_store import FeatureStore
@@ -196,28 +197,30 @@ class Driver:
     def fit_probes(self) -> None:
         """Fits the probes, which takes seconds; each is recorded in a run of its own, once.
 
-        The best of what is recorded leads the race.
+        The best of what is recorded, trials of earlier sweeps too, leads the race.
         """
         study, config = self._study, self._study.config
         if not config.probes or self._is_late():
             return
-        recorded = runs.recorded(study.run)
+        recorded = runs.recorded_probes(study.run)
         study.probes = self._result_of(ProbeJob(study.setting))
         for probe in study.probes:
-            name = f"probe · {probe.name}"
-            if name in {run.info.run_name for run in recorded}:
+            if probe.name in recorded:
                 continue
+            name = f"probe · {probe.name}"
             opened = runs.trial_run(study.run, name, None, study.data.tags, "probe")
             with closed(opened) as run:
                 log_probe(run, config, probe, study.data)
                 metrics = self._run_to_end(probe_steps(study, run, probe))
             self._say(_probe_line(probe.name, metrics, config, len(study.rows("train"))))
-        for run in recorded if config.objective.cross_validated else ():
+        if config.objective.cross_validated:
+            client, (experiment, name) = study.run.client, study.run.study
+            best = best_run(client, experiment, name, config.objective)
             known = {str(ensemble): ensemble for ensemble in config.ensembles}
-            table = stored_predictions(runs.Run(study.run.client, run.info.run_id), "cv")
-            if table is not None and run.data.params.get("ensemble") in known:
-                ensemble = known[run.data.params["ensemble"]]
-                study.leads(run.data.metrics["cv_accuracy"], table, ensemble)
+            table = stored_predictions(runs.Run(client, best.info.run_id), "cv")
+            ensemble = known.get(best.data.params.get("ensemble"))
+            if table is not None and ensemble is not None:
+                study.leads(best.data.metrics["cv_accuracy"], table, ensemble)
 
     def run_trials(self, n_trials: int) -> None:
         """Begins trials while results are missing, and takes each job's result to its trial."""

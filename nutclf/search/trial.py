@@ -11,7 +11,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from nutclf.config import Ensemble, Recipe, StudyConfig
+from nutclf.config import PLAIN, WHOLE, Ensemble, Recipe, StudyConfig, View
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import Probe
 from nutclf.evaluate.ensembles import Answers, choose
@@ -23,6 +23,7 @@ from nutclf.search.study import is_baseline, queue_again, suggest
 from nutclf.track import trial_log
 from nutclf.track.runs import DataRecord, Run, trial_run
 from nutclf.train.jobs import ALL, AssembleJob, FitJob, Job, Result, Setting
+from nutclf.train.learner import History
 from nutclf.train.workbench import FitResult
 
 RUN_ID = "mlflow_run_id"
@@ -124,57 +125,71 @@ Steps = Generator[Job, Result, dict[str, float]]
 """Yields jobs, is sent their results, returns the metrics of the whole."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """How images that were held out are answered; without cross-validation, the plain way."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    table: pd.DataFrame | None = None  # their predictions
+    ensemble: Ensemble = PLAIN  # that was chosen
+    one_view: View = WHOLE  # of the best model of one view
+
+
 def trial_steps(fits: Fits) -> Steps:
     """A whole trial: cross-validated if the objective says so, then the model from all images.
 
     Raises `optuna.TrialPruned` where it was stopped as poorer than others.
     """
-    study, metrics, out_of_fold, ensemble = fits.study, {}, None, Ensemble()
-    if study.config.objective.cross_validated:
-        metrics, out_of_fold, ensemble, one_view = yield from _cross_validate(fits)
+    judged = Judged()
+    if fits.study.config.objective.cross_validated:
+        judged = yield from _cross_validate(fits)
     result = yield fits.job(ALL)
     fits.done(result)
-    assembled = yield AssembleJob(study.setting, result, ensemble, study.probe(ensemble.probe))
-    valid = study.table("valid", assembled.y_prob)
-    metrics |= trial_log.log_best(fits.run, result.history, valid, ensemble)
-    metadata = study.data.model_metadata(study.config.backbone, study.image_size)
-    if out_of_fold is not None:
-        metadata |= {"ensemble": str(ensemble), "one_view": asdict(one_view)}
-    trial_log.log_curves(fits.run, result.history)
-    trial_log.log_model_of(fits.run, assembled, valid, out_of_fold, metadata)
-    if out_of_fold is not None:
-        study.leads(metrics["cv_accuracy"], out_of_fold, ensemble)
-    return metrics
+    return (yield from _model(fits.study, fits.run, result, judged, result.history))
 
 
 def probe_steps(study: OpenStudy, run: Run, probe: Probe) -> Steps:
     """The records of a probe, and its model."""
-    ensemble, metrics, out_of_fold = Ensemble(), {}, None
-    metadata = study.data.model_metadata(study.config.backbone, study.image_size)
+    judged = Judged()
     if study.config.objective.cross_validated:
-        held_out = Answers(study.config.test_views, probe.held_out, {})
-        metrics, out_of_fold, ensemble, one_view = _judged(study, run, held_out)
-        metadata |= {"ensemble": str(ensemble), "one_view": asdict(one_view)}
-    assembled = yield AssembleJob(study.setting, probe, ensemble)
+        judged = _judge(study, run, Answers(study.config.test_views, probe.held_out, {}))
+    return (yield from _model(study, run, probe, judged))
+
+
+def _model(
+    study: OpenStudy,
+    run: Run,
+    answering: FitResult | Probe,
+    judged: Judged,
+    history: History | None = None,
+) -> Steps:
+    """Assembles and logs a model."""
+    ensemble = judged.ensemble
+    probe = study.probe(ensemble.probe)
+    assembled = yield AssembleJob(study.setting, answering, ensemble, probe)
     valid = study.table("valid", assembled.y_prob)
-    metrics |= trial_log.log_best(run, None, valid, ensemble)
-    trial_log.log_model_of(run, assembled, valid, out_of_fold, metadata)
-    if out_of_fold is not None:
-        study.leads(metrics["cv_accuracy"], out_of_fold, ensemble)
+    metrics = judged.metrics | trial_log.log_best(run, history, valid, ensemble)
+    if history is not None:
+        trial_log.log_curves(run, history)
+    metadata = study.data.model_metadata(study.config.backbone, study.image_size)
+    if judged.table is not None:
+        metadata |= {"ensemble": str(ensemble), "one_view": asdict(judged.one_view)}
+    trial_log.log_model_of(run, assembled, valid, judged.table, metadata)
+    if judged.table is not None:
+        study.leads(metrics["cv_accuracy"], judged.table, ensemble)
     return metrics
 
 
 def seed_steps(fits: Fits) -> Steps:
     """A recipe's value from another seed, without a model."""
     if fits.study.config.objective.cross_validated:
-        metrics, *_ = yield from _cross_validate(fits)
-        return metrics
+        return (yield from _cross_validate(fits)).metrics
     result = yield fits.job(ALL)
     fits.done(result)
     return trial_log.log_best(fits.run, result.history)
 
 
-def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple]:
+def _cross_validate(fits: Fits) -> Generator[Job, FitResult, Judged]:
     """Fits the recipe once a fold; each training image is judged by the fit that held it out."""
     study, rows = fits.study, fits.study.rows("train")
     folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
@@ -196,20 +211,16 @@ def _cross_validate(fits: Fits) -> Generator[Job, FitResult, tuple]:
         raise
     if fits.trial is None:
         trial_log.log_mean_of_folds(fits.run, histories)
-    return _judged(study, fits.run, held_out)
+    return _judge(study, fits.run, held_out)
 
 
-def _judged(study: OpenStudy, run: Run, held_out: Answers) -> tuple:
-    """Logs how images are answered that were held out.
-
-    Returns the metrics, the table of predictions, the ensemble that was chosen, and the view of the
-    best model of one view.
-    """
+def _judge(study: OpenStudy, run: Run, held_out: Answers) -> Judged:
+    """Chooses how a model answers, and logs how it then answers images that were held out."""
     rows, classes, config = study.rows("train"), study.setting.data.classes, study.config
     folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
     ensembles = [e for e in config.ensembles if not e.probe or e.probe in held_out.probes]
     y_prob, ensemble = choose(held_out, ensembles, labels, folds)
-    single = [e for e in ensembles if len(e.views) == 1 and not e.probe] or [Ensemble()]
+    single = [e for e in ensembles if len(e.views) == 1 and not e.probe] or [PLAIN]
     of_one, best = choose(held_out, single, labels, folds)
     others = {
         "cv_accuracy_one_view": float(np.mean(of_one.argmax(axis=1) == labels)),
@@ -221,7 +232,7 @@ def _judged(study: OpenStudy, run: Run, held_out: Answers) -> tuple:
     accuracies = [float(right[folds == fold].mean()) for fold in range(folds.max() + 1)]
     table = study.table("train", y_prob)
     metrics = trial_log.log_cross_validation(run, table, classes, accuracies) | others
-    return metrics, table, ensemble, best.views[0]
+    return Judged(metrics, table, ensemble, best.views[0])
 
 
 def _race(fits: Fits, fold: int, held_out: Answers, judged: np.ndarray, labels: np.ndarray) -> None:
@@ -231,7 +242,7 @@ def _race(fits: Fits, fold: int, held_out: Answers, judged: np.ndarray, labels: 
     difference on the shared images: folds differ, and their bare accuracies would not compare.
     """
     leader = fits.study.leader
-    ensemble = leader.ensemble if leader else Ensemble()
+    ensemble = leader.ensemble if leader else PLAIN
     right = held_out.under(ensemble).argmax(axis=1)[judged] == labels[judged]
     value = float(right.mean())
     if leader is None:

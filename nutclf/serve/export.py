@@ -50,7 +50,7 @@ def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) ->
         return
     # Of a graph of constants. keras.Model.export writes an equal file, but by way of a SavedModel:
     # five times slower, three minutes for DenseNet169.
-    converter = prefix.converter(lambda pixels: model(pixels, training=False), shape, tf.float32)
+    converter = prefix.converter(lambda pixels: model(pixels, training=False), shape)
     if kind == "litert_int8":
         images = calibration.astype(np.float32)
         images[0, 0, 0], images[0, -1, -1] = 0, 255  # a step is 1 then, and bytes go in unscaled

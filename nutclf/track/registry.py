@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from nutclf.config import Objective
-from nutclf.track.runs import quoted
+from nutclf.track.runs import WITH_A_MODEL, quoted
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases: the best, the latest that did not beat it, and the champion before this one."""
@@ -75,7 +75,7 @@ def best_run(
     """
     order = "DESC" if objective.direction == "maximize" else "ASC"
     query = f"tags.study_name = {quoted(study_name)} AND attributes.status = 'FINISHED'"
-    kinds = f"tags.kind = '{kind}'" if kind else "tags.kind != 'study' AND tags.kind != 'seed'"
+    kinds = f"tags.kind = '{kind}'" if kind else WITH_A_MODEL
     runs = client.search_runs(
         [experiment_id],
         f"{query} AND {kinds}",

@@ -111,6 +111,10 @@ class Run:
         self.client.set_terminated(self.run_id, status)
 
 
+WITH_A_MODEL = "tags.kind != 'study' AND tags.kind != 'seed'"
+"""Filter of MLflow's: a study's trials and probes."""
+
+
 def file_name(study: str) -> str:
     """A study may be named anything; its files stay inside the store."""
     return re.sub(r"[^\w -]+", "-", study)
@@ -155,10 +159,10 @@ def running_children(parent: Run) -> list[MlflowRun]:
     return _children(parent, "attributes.status = 'RUNNING'")
 
 
-def recorded(parent: Run) -> list[MlflowRun]:
-    """Finished runs of a study's trials and probes."""
-    finished = _children(parent, "attributes.status = 'FINISHED'")
-    return [run for run in finished if run.data.tags["kind"] in ("trial", "probe")]
+def recorded_probes(parent: Run) -> set[str]:
+    """Names of the probes of a study whose runs are finished."""
+    runs = _children(parent, "tags.kind = 'probe' AND attributes.status = 'FINISHED'")
+    return {run.data.params["probe"] for run in runs}
 
 
 def scores_by_seed(parent: Run, number: int, metric: str) -> dict[int, float]:

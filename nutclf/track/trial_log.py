@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nutclf.config import COVERAGE, Ensemble, Recipe, StudyConfig
+from nutclf.config import COVERAGE, PLAIN, Ensemble, Recipe, StudyConfig
 from nutclf.evaluate.baselines import Probe
 from nutclf.evaluate.calibration import recalibrate
 from nutclf.evaluate.metrics import classification_metrics
@@ -16,8 +16,6 @@ from nutclf.track.models import log_model
 from nutclf.track.runs import DataRecord, Run, write_json
 from nutclf.train.jobs import Assembled
 from nutclf.train.learner import History
-
-PLAIN = Ensemble()
 
 
 def describe(recipe: Recipe) -> str:
@@ -91,15 +89,12 @@ def log_best(
     if history is not None and ensemble == PLAIN:
         figures = history.best
     else:
-        figures = {"valid_" + name: v for name, v in _measured(valid).items()}
+        measured = classification_metrics(valid, classes_of(valid))
+        figures = {f"valid_{name}": measured[name] for name in ("loss", "accuracy")}
     metrics = {f"best_{name}": figures[name] for name in ("valid_loss", "valid_accuracy")}
     metrics |= {"best_epoch": history.best_epoch} if history else {}
     run.metrics(metrics)
     return metrics
-
-
-def _measured(table: pd.DataFrame) -> dict[str, float]:
-    return classification_metrics(table, classes_of(table))
 
 
 def log_curves(run: Run, history: History) -> None:

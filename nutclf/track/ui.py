@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from mlflow.entities import Run
 
-from nutclf.track.runs import quoted
+from nutclf.track.runs import WITH_A_MODEL, quoted
 from nutclf.track.store import Store
 
 
@@ -27,7 +27,7 @@ def _trials_address(study: Run, port: int) -> str:
     query = {
         "workflowType": "machine_learning",
         "searchFilter": f"tags.study_name = {quoted(study.data.tags['study_name'])} "
-        "AND tags.kind != 'study' AND tags.kind != 'seed'",
+        f"AND {WITH_A_MODEL}",
         "orderByKey": f"metrics.`{params['objective.metric']}`",
         "orderByAsc": str(params["objective.direction"] == "minimize").lower(),
         "startTime": "ALL",

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nutclf.config import Ensemble, Recipe, StudyConfig
+from nutclf.config import PLAIN, Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import DataSet, read_split
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import Probe
 from nutclf.model.backbones import load_backbone
-from nutclf.model.network import PLAIN, predict_pixels
+from nutclf.model.network import predict_pixels
 from nutclf.process import seed_everything
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import OnEpoch

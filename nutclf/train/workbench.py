@@ -8,7 +8,7 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from nutclf.config import WHOLE, Ensemble, Recipe, StudyConfig
+from nutclf.config import PLAIN, WHOLE, Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import Probe, fit_probe
@@ -163,7 +163,7 @@ class Workbench:
     def assemble(
         self,
         answering: FitResult | Probe,
-        ensemble: Ensemble = network.PLAIN,
+        ensemble: Ensemble = PLAIN,
         probe: Probe | None = None,
     ) -> tuple[keras.Model, np.ndarray]:
         """The whole network, raw pixels in, and its probabilities on the valid split.

@@ -79,6 +79,8 @@ def quiet() -> None:
         import tensorflow  # noqa: F401
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Ended in the middle of a query, it prints a traceback of its own beside the exception.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     # Promotion opens several models, and TensorFlow takes that for a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

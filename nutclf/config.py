@@ -141,7 +141,7 @@ TTA = (
     (View(0.78),),
     (View(0.875), View(0.78)),
     _mirrored(0.875, 0.78),
-    _mirrored(1.0, 0.875, 0.78, 0.67),
+    _mirrored(1.0, 0.875, 0.78, 0.67, 0.55),
 )
 """Sets of views whose answers may be averaged, the cheapest first: an answer costs as many passes.
 

@@ -20,10 +20,12 @@ def stopped_after(advantage: float, apart: float, seed: int = 0) -> np.ndarray:
     for _ in range(STUDIES):
         toss = rng.choice(3, size=(FOLDS, IMAGES), p=kinds)
         rival, leader = toss != 1, toss != 0  # both are right where neither alone is
-        folds = (
-            fold for fold in range(1, FOLDS) if behind(rival[:fold].ravel(), leader[:fold].ravel())
+        stopped = (
+            fold
+            for fold in range(1, FOLDS)
+            if behind(rival[:fold].ravel(), leader[:fold].ravel(), fold / FOLDS)
         )
-        ends.append(next(folds, FOLDS))
+        ends.append(next(stopped, FOLDS))
     return np.array(ends)
 
 
@@ -41,6 +43,14 @@ def test_a_recipe_three_points_worse_is_stopped_nine_times_in_ten_after_two_fold
 
 def test_equals_and_the_leader_itself_go_on():
     right = np.random.default_rng(0).random(IMAGES) < 0.8
-    assert not behind(right, right)
-    assert not behind(np.ones(9, bool), np.ones(9, bool))
-    assert behind(np.zeros(9, bool), np.ones(9, bool))
+    assert not behind(right, right, 0.8)
+    assert not behind(np.ones(9, bool), np.ones(9, bool), 0.8)
+    assert behind(np.zeros(9, bool), np.ones(9, bool), 0.2)
+
+
+def test_the_less_is_left_the_less_can_be_caught_up():
+    """Nine images apart, three of them lost on balance: one deviation behind."""
+    leader, right = np.arange(20) < 15, (np.arange(20) >= 6) & (np.arange(20) < 18)
+    assert (leader != right).sum() == 9
+    assert not behind(right, leader, 0.2)
+    assert behind(right, leader, 0.8)

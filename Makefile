@@ -19,11 +19,17 @@ PORT ?=
 TO ?= litert
 OUT ?= exports
 
+# Values reach the shell as they were given: in its environment, whatever they mean to make or to it.
+GIVEN := STUDY NAME BACKBONE TRIALS TIMEOUT DATA OBJECTIVE STORE WEIGHTS IMAGE MODEL FORCE PORT WORKERS FIX TO OUT
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
+
 BIN := .venv/bin
-NUTCLF = NUTCLF_STORE='$(STORE)' $(BIN)/python -m nutclf
+NUTCLF = NUTCLF_STORE="$$STORE" $(BIN)/python -m nutclf
 # TensorFlow finds a GPU only beside NVIDIA's own libraries, 3 GB: installed where there is one.
 GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
+PIP_SETTING = $$(for of in :env: global install; do $(BIN)/python -m pip config get $$of.$(1) 2>/dev/null && break; done)
 
 .DEFAULT_GOAL := help
 .PHONY: help sweep promote predict ui serve export audit report ladder doctor bench test test-all check format clean lock
@@ -32,35 +38,36 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)' --backbone '$(BACKBONE)'
+	@$(NUTCLF) sweep --study "$$STUDY" --name "$$NAME" $${TRIALS:+--trials "$$TRIALS"} --timeout "$$TIMEOUT" --data "$$DATA" --objective "$$OBJECTIVE" --weights "$$WEIGHTS" --workers "$$WORKERS" --backbone "$$BACKBONE"
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
-	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)' --force '$(FORCE)'
+	@$(NUTCLF) promote --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --force "$$FORCE"
 
 predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [MODEL STORE]
-	@test -n "$(IMAGE)" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
-	@$(NUTCLF) predict --model '$(MODEL)' -- $(IMAGE)
+	@test -n "$$IMAGE" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
+	@if test -e "$$IMAGE"; then set -- "$$IMAGE"; else eval "set -- $$IMAGE"; fi; \
+	$(NUTCLF) predict --model "$$MODEL" -- "$$@"
 
 ui: .venv ## Open the MLflow UI on the records [PORT=5000 STORE]
-	@$(NUTCLF) ui --port '$(or $(PORT),5000)'
+	@$(NUTCLF) ui --port "$${PORT:-5000}"
 
 serve: .venv ## The champion over HTTP: POST photographs to /invocations [PORT=8000 MODEL STORE]
-	@$(NUTCLF) serve --port '$(or $(PORT),8000)' --model '$(MODEL)'
+	@$(NUTCLF) serve --port "$${PORT:-8000}" --model "$$MODEL"
 
 export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [MODEL OUT DATA STORE]
-	@$(NUTCLF) export --to '$(TO)' --model '$(MODEL)' --out '$(OUT)' --data '$(DATA)'
+	@$(NUTCLF) export --to "$$TO" --model "$$MODEL" --out "$$OUT" --data "$$DATA"
 
 audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
-	@$(NUTCLF) audit --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)'
+	@$(NUTCLF) audit --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE"
 
 report: .venv ## One page on a study, to be read without network: ranking, curves, mistakes [STUDY DATA STORE]
-	@$(NUTCLF) report --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)'
+	@$(NUTCLF) report --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE"
 
 ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
-	@$(NUTCLF) ladder --backbone '$(or $(BACKBONE),mobilenetv2)' --data '$(DATA)'
+	@$(NUTCLF) ladder --backbone "$${BACKBONE:-mobilenetv2}" --data "$$DATA"
 
 doctor: .venv ## What kills, moves and damages left behind, found; repaired with FIX=1 [STORE]
-	@$(NUTCLF) doctor $(if $(FIX),--fix)
+	@$(NUTCLF) doctor $${FIX:+--fix}
 
 test: .venv ## The quick tests
 	$(BIN)/python -m pytest -m 'not slow'
@@ -78,8 +85,8 @@ format: .venv ## Put the code into the house's format
 	$(BIN)/ruff format .
 
 bench: .venv ## Speed, side by side with the usual way: DATA=folder, an hour on an idle machine
-	@test -d "$(DATA)" || { echo 'Name a folder of photographs: make bench DATA=folder' >&2; exit 2; }
-	@for part in speed growth where precision; do $(BIN)/python -m benchmarks.$$part '$(DATA)' || exit; done
+	@test -d "$$DATA" || { echo 'Name a folder of photographs: make bench DATA=folder' >&2; exit 2; }
+	@for part in speed growth where precision; do $(BIN)/python -m benchmarks.$$part "$$DATA" || exit; done
 
 clean: ## Empty the feature store and the caches; records and data stay
 	rm -rf .cache .pytest_cache .ruff_cache
@@ -93,7 +100,10 @@ lock: .venv ## Pin every package again, from pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found; 3.11, 3.12 or 3.13 needed: make PYTHON=python3.11")'
 	@echo 'Installing the pinned packages into .venv, once: about 600 MB.'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	@# What a person tells pip, for other projects, about where packages go is set aside.
+	@PIP_USER=0 PIP_TARGET= PIP_PREFIX= $(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	@# uv does not read pip's settings: a company's mirror is told to both.
 	@# Bytecode now: importing TensorFlow without it takes 9 s instead of 4, each time.
-	@$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -r requirements.txt $(GPU)
+	@export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$(call PIP_SETTING,index-url)}"; \
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -r requirements.txt $(GPU)
 	@touch $@

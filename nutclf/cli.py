@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nutclf.errors import SweepFailed, UserError
-from nutclf.process import hear_signals_once, quiet, seed_everything
+from nutclf.process import accept_surroundings, hear_signals_once, quiet, seed_everything
 
 WORKDIR = Path(__file__).parents[1]
 FEATURES = WORKDIR / ".cache" / "features"
@@ -284,6 +284,7 @@ def main() -> None:
     """Runs a verb; a person's mistake ends in one sentence and exit code 2."""
     hear_signals_once()
     try:
+        accept_surroundings()
         if app(standalone_mode=False) == _INTERRUPTED:
             raise KeyboardInterrupt
     except UserError as error:

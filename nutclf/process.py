@@ -3,10 +3,15 @@
 import logging
 import os
 import signal
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from nutclf.errors import UserError
 
 _BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,6 +48,33 @@ def signals_deferred() -> Iterator[None]:
             signal.raise_signal(late[0])
 
 
+def accept_surroundings() -> None:
+    """Makes do with what a terminal, a container and a person's own settings bring along.
+
+    Raises `UserError` for what no library here can make do with.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a class name in a script it cannot show
+    try:
+        Path.home()
+    except RuntimeError:  # a container's user may have a number, and neither name nor home
+        os.environ["HOME"] = tempfile.gettempdir()
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), which TensorFlow reads; "
+            "unset PYTHONOPTIMIZE, or set it to 1."
+        )
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        if (given := os.environ.get(name, "")) and not given.isdecimal():
+            raise UserError(
+                f"{name} is {given!r}; allowed: a whole number of threads, 0 or nothing for all."
+            )
+    # Settings of a person's other projects would be ours, and stop or change a training.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
+        os.environ.pop(name, None)
+
+
 def n_threads() -> int:
     """`TF_NUM_INTRAOP_THREADS`, which TensorFlow reads too, else all that the system grants.
 
@@ -69,14 +101,28 @@ def native_messages_hidden() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Keeps libraries' own announcements out of what a person reads."""
+    """Imports TensorFlow and Keras, with our settings and without their announcements.
+
+    Raises `UserError` where Keras cannot read its own settings.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    with native_messages_hidden():  # TensorFlow prints on import, before a setting is heard
-        import tensorflow  # noqa: F401
+    try:
+        with native_messages_hidden():  # TensorFlow prints on import, before a setting is heard
+            import tensorflow  # noqa: F401
+        import keras
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        folder = os.environ.get("KERAS_HOME") or "~/.keras"
+        raise UserError(
+            f"Keras cannot read its settings, {folder}/keras.json; correct or remove the file."
+        ) from error
+    # keras.json may say otherwise, for a person's other projects.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Ended in the middle of a query, it prints a traceback of its own beside the exception.

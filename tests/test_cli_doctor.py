@@ -1,7 +1,6 @@
 """`make doctor` as people type it: what it prints, how it exits, and that the store works then."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,17 +56,3 @@ def test_a_store_that_is_not_there_is_a_mistake(cli, tmp_path):
     assert done.stderr.startswith("nutclf: There is no store ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "nowhere").exists()
-
-
-@pytest.mark.parametrize(("setting", "ending"), [("FIX=1", "doctor --fix"), ("FIX=", "doctor")])
-def test_the_target_is_the_verb(setting, ending):
-    done = subprocess.run(
-        ["make", "--no-print-directory", "-n", "doctor", setting, "STORE=here"],
-        check=True,
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-    )
-    last = done.stdout.splitlines()[-1].rstrip()
-    assert last.startswith("NUTCLF_STORE='here' ")
-    assert last.endswith(f" -m nutclf {ending}")

@@ -1,7 +1,10 @@
-"""Signals, sent to this very process."""
+"""Signals, sent to this very process; and what a machine and a person's settings bring along."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import sqlalchemy
@@ -63,3 +66,66 @@ def test_a_query_that_a_signal_ends_says_nothing_of_its_own(tmp_path, caplog):
         session.connection().connection.driver_connection.row_factory = ended
         session.query(Row).all()
     assert not caplog.records
+
+
+def python(code, *arguments, **environment):
+    """Runs code as `python -m nutclf` begins."""
+    begin = "from nutclf.process import accept_surroundings, quiet\naccept_surroundings()\n"
+    return subprocess.run(
+        [*arguments, sys.executable, "-c", begin + code],
+        env={k: v for k, v in os.environ.items() if k not in environment}
+        | {k: v for k, v in environment.items() if v is not None},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"PYTHONOPTIMIZE": "2"}, "unset PYTHONOPTIMIZE, or set it to 1."),
+        ({"TF_NUM_INTRAOP_THREADS": "-1"}, "TF_NUM_INTRAOP_THREADS is '-1'; allowed: a whole"),
+        ({"TF_NUM_INTEROP_THREADS": "two"}, "TF_NUM_INTEROP_THREADS is 'two'; allowed: a whole"),
+    ],
+)
+def test_surroundings_that_stop_tensorflow_are_named(environment, sentence):
+    assert sentence in python("", **environment).stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "theano", "floatx": "float16", "image_data_format": "channels_first"},
+        {"backend": "jax", "floatx": "float64", "epsilon": 1e-3},
+    ],
+)
+def test_keras_is_set_by_us(tmp_path, settings):
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = (
+        "quiet()\nimport keras\nfrom keras import config as c\nlayer = keras.layers.Dense(1)\n"
+        "print(c.backend(), c.floatx(), c.image_data_format(), c.epsilon(), layer.dtype)"
+    )
+    done = python(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="torch", KERAS_MAX_EPOCHS="1")
+    assert done.stdout.split() == ["tensorflow", "float32", "channels_last", "1e-07", "float32"]
+
+
+@pytest.mark.parametrize("text", ['{"floatx": "bfloat16"}', "[]"])
+def test_settings_that_keras_cannot_read_are_named(tmp_path, text):
+    (tmp_path / "keras.json").write_text(text)
+    done = python("quiet()", KERAS_HOME=str(tmp_path))
+    assert f"Keras cannot read its settings, {tmp_path}/keras.json; correct" in done.stderr
+
+
+def test_a_terminal_that_cannot_show_a_name_shows_its_code():
+    done = python("print('ナッツ')", PYTHONIOENCODING="cp1252")
+    assert done.stdout == "\\u30ca\\u30c3\\u30c4\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become a user without a name")
+def test_a_user_without_name_and_home():
+    become = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups")
+    done = python(
+        "quiet()\nimport mlflow, nutclf.track.store as s\nprint(s.user_name())", *become, HOME=None
+    )
+    assert done.stdout == "54321\n", done.stderr

@@ -32,8 +32,8 @@ app = typer.Typer(
 StudyOption = Annotated[str, typer.Option(help="A file of experiments/, without .py.")]
 NameOption = Annotated[str, typer.Option(help="Name of the study; the experiment's own if empty.")]
 _DATA_HELP = (
-    "auto ($NUTCLF_DATA, data/tree-nuts, Kaggle, else drawn), drawn, or a folder "
-    "train|valid|test/<class>/<image>."
+    "auto ($NUTCLF_DATA, data/tree-nuts, Kaggle, else drawn), drawn, or a folder of "
+    "train|valid|test/<class>/<image>, or of <class>/<image>."
 )
 DataOption = Annotated[str, typer.Option(help=_DATA_HELP)]
 _OBJECTIVE_HELP = (

@@ -1,11 +1,15 @@
-"""Folders `train|valid|test/<class>/<image>`: the table of files, and the pixels of a split."""
+"""Folders `train|valid|test/<class>/<image>`: the table of files, and the pixels of a split.
+
+Where splits are missing they are taken from the images there are; nothing on the disk moves.
+"""
 
 import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +17,20 @@ import numpy as np
 import pandas as pd
 
 from nutclf.config import SPLITS
-from nutclf.data.reader import UnreadableImage, read_bytes, read_image
+from nutclf.data.reader import UnreadableImage, looks_like_image, read_bytes, read_image
 from nutclf.errors import UserError
 
 # In either case. The reader goes by content, so WebP bytes under the name .jpg are read as well.
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif"}
 )
+_NAMES_OF_SPLITS = {  # in either case; ours is the first
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test", "testing"),
+}
+_HELD_OUT_SHARE = 0.1
 # A few broken files cost nothing; more than these say that something happened to the folder.
 MAX_UNREADABLE_SHARE = 0.05
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
@@ -69,39 +80,44 @@ def scan(root: str | os.PathLike) -> DataSet:
     Raises `UserError` when the folder or a split is missing, or the splits disagree on the classes.
     """
     notes, litter, rows = [], [], []
-    counts = {split: Counter() for split in SPLITS}  # images by class folder
+    names = dict.fromkeys(SPLITS, ())  # the class folders of each split
     try:
-        _check_layout(Path(root))
-        root = Path(root).resolve()
-        folders = [(split, entry) for split in SPLITS for entry in _entries(root / split, litter)]
-        for split, folder in folders:
-            if reason := _why_no_class(folder):
-                notes.append(f"{quote(f'{split}/{folder.name}')} {reason}")
-                continue
-            counts[split][folder.name] = 0
-            for entry in _entries(folder, litter):
-                path = f"{split}/{folder.name}/{entry.name}"
-                if reason := _why_no_image(root, entry):
-                    notes.append(f"{quote(path)} ignored: {reason}")
+        root, folders = _layout(Path(root))
+        for split, folder in folders.items():
+            at = root / folder
+            for entry in _entries(at, litter):
+                if reason := _why_no_class(entry):
+                    notes.append(f"{quote((Path(folder) / entry.name).as_posix())} {reason}")
                     continue
-                digest = ""
-                try:
-                    with open(entry, "rb") as file:
-                        digest = hashlib.file_digest(file, "sha256").hexdigest()
-                except OSError as error:
-                    notes.append(f"{quote(path)} cannot be read: {error.strerror}")
-                counts[split][folder.name] += 1
-                rows.append((path, split, folder.name, digest))
+                names[split] += (entry.name,)
+                for image in _images_below(root, entry, litter, notes):
+                    path, digest = Path(image).relative_to(root).as_posix(), ""
+                    try:
+                        with open(image, "rb") as file:
+                            digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    except OSError as error:
+                        notes.append(f"{quote(path)} cannot be read: {error.strerror}")
+                    rows.append((path, split, entry.name, digest))
     except OSError as error:
         raise UserError(
             f"{quote(str(error.filename))} cannot be listed: {error.strerror}. Make it and the "
             f"folder around it readable, or remove it."
         ) from error
-    classes = _agreed_classes(counts, notes)
+    files = pd.DataFrame(rows, columns=["path", "split", "label", "sha256"])
+    if lacking := [split for split in SPLITS if split not in folders]:
+        files["split"] = _hold_out(files, lacking, notes)
+    counts = {split: Counter(dict.fromkeys(names[split], 0)) for split in SPLITS}
+    for split, label in zip(files["split"], files["label"], strict=True):
+        counts[split][label] += 1
+    try:
+        classes = _agreed_classes(counts, notes)
+    except UserError as error:
+        more = f"; and {len(notes) - 5} more" if len(notes) > 5 else ""
+        what = f" Left out: {'; '.join(notes[:5])}{more}." if notes else ""
+        raise UserError(f"{error}{what}") from error
     if litter:
         kinds = _names(sorted(set(litter))[:5])
         notes.append(f"{len(litter)} litter files and folders ignored ({kinds})")
-    files = pd.DataFrame(rows, columns=["path", "split", "label", "sha256"])
     files["label"] = files["label"].map(classes.index)
     return DataSet(root, classes, files, tuple(notes))
 
@@ -165,6 +181,13 @@ def quote(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def is_image(file: Path) -> bool:
+    """Whether a file begins as images do; one that cannot be read does not."""
+    with suppress(OSError), open(file, "rb") as opened:
+        return looks_like_image(opened.read(16))
+    return False
+
+
 def is_litter(name: str) -> bool:
     """Whether a name is one that systems and tools leave behind: dot-files, Thumbs.db and such."""
     return name.startswith(".") or name.lower() in _LITTER
@@ -179,20 +202,95 @@ def bad_link(root: Path, link: Path) -> str | None:
     return None if target.is_relative_to(root) else "it is a link that leaves the data folder"
 
 
-def _check_layout(root: Path) -> None:
-    layout = "train/, valid/ and test/, each with one folder of images a class"
+def _layout(root: Path) -> tuple[Path, dict[str, str]]:
+    """The folder that holds the data, and its folder of each split that has one.
+
+    A folder of class folders alone is all `train`.
+    """
+    layout = "train/, valid/ and test/ with a folder of images a class in each, or such folders"
     where = f"The data folder {quote(str(root))}"
     if not root.is_dir():
         state = "no folder" if root.exists() else "missing"
         raise UserError(f"{where} is {state}; give one with {layout}.")
-    here = _entries(root, litter=[])
-    real = [entry.name for entry in here if entry.is_dir(follow_symlinks=False)]
-    if lacking := [name for name in SPLITS if name not in real]:
+    root = root.resolve()
+    while True:
+        here = _entries(root, litter=[])
+        inside = [entry.name for entry in here if entry.is_dir(follow_symlinks=False)]
+        folders = {}
+        for split, known in _NAMES_OF_SPLITS.items():
+            found = [entry for entry in here if entry.name.lower() in known]
+            if len(found) > 1:
+                both = _names(entry.name for entry in found)
+                raise UserError(f"{where} has {both} for {split}; put them into one.")
+            for entry in found:
+                if entry.name not in inside:
+                    raise UserError(
+                        f"{quote(entry.path)} is no folder, or a link, which is not followed; put "
+                        "the folder itself there."
+                    )
+                folders[split] = entry.name
+        if folders or len(inside) != 1 or not _has_folders(root / inside[0]):
+            break
+        root /= inside[0]  # an archive is often unpacked into a folder of its own
+    if not folders and len(inside) > 1:
+        folders = {"train": "."}
+    if "train" not in folders:
         found = _names(entry.name for entry in here[:12]) or "nothing"
         raise UserError(
-            f"{where} must hold {layout}. Found: {found}. Not there, no folder, or a link, which "
-            f"is not followed: {', '.join(lacking)}. Rename or move your folders so."
+            f"{where} must hold {layout}. Found: {found}; links are not followed. Rename or move "
+            "your folders so."
         )
+    return root, folders
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(entry.is_dir(follow_symlinks=False) for entry in _entries(folder, litter=[]))
+
+
+def _hold_out(files: pd.DataFrame, lacking: list[str], notes: list[str]) -> pd.Series:
+    """The split of each image where `lacking` ones are taken from train: a tenth of each class.
+
+    It follows from an image's content alone, so copies stay together, another study or seed has the
+    same test images, and images that come later leave the others where they are. Only where none
+    of a class falls into a split does the next best go there.
+    """
+    split, train = files["split"].copy(), files[files["split"] == "train"]
+    for name, images in train.groupby("label"):
+        content = images["sha256"].where(images["sha256"] != "", images["path"])
+        drawn = {each: _draw(each) for each in content}
+        for number, lacked in enumerate(lacking):
+            ceiling = _HELD_OUT_SHARE * (number + 1)
+            taken = {each for each, value in drawn.items() if value < ceiling}
+            taken = taken or set(sorted(drawn, key=drawn.get)[:1])
+            split[content.index[content.isin(taken)]] = lacked
+            drawn = {each: value for each, value in drawn.items() if each not in taken}
+        if not drawn:
+            raise UserError(
+                f"The class {quote(name)} has {len(images)} images ({content.nunique()} different "
+                f"ones), too few to take {' and '.join(lacking)} from; give it more, or give the "
+                "folder these splits."
+            )
+    counts = ", ".join(f"{(split == name).sum()} {name}" for name in SPLITS)
+    notes.append(f"no folder for {' and '.join(lacking)}: a tenth of train each instead ({counts})")
+    return split
+
+
+def _draw(content: str) -> float:
+    """A number of [0, 1) that is as good as drawn, and always the same."""
+    return int(hashlib.sha256(f"nutclf {content}".encode()).hexdigest()[:13], 16) / 16**13
+
+
+def _images_below(
+    root: Path, folder: os.DirEntry, litter: list[str], notes: list[str]
+) -> Iterator[os.DirEntry]:
+    """The image files of a class folder and of the folders in it."""
+    for entry in _entries(folder, litter):
+        if entry.is_dir(follow_symlinks=False) and _is_unicode(entry.name):
+            yield from _images_below(root, entry, litter, notes)
+        elif reason := _why_no_image(root, entry):
+            notes.append(f"{quote(Path(entry).relative_to(root).as_posix())} ignored: {reason}")
+        else:
+            yield entry
 
 
 def _entries(folder: os.PathLike, litter: list[str]) -> list[os.DirEntry]:
@@ -218,11 +316,13 @@ def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
         return reason
     mode = entry.stat().st_mode
     if stat.S_ISDIR(mode):
-        return "it is a folder inside a class folder"
+        return "it is a link to a folder, or its name is not UTF-8"
     if not stat.S_ISREG(mode):
         return "it is no regular file"
     suffix = os.path.splitext(entry.name)[1]
-    if suffix.lower() not in IMAGE_EXTENSIONS:
+    if not suffix and not is_image(Path(entry)):
+        return "it has no extension, and is no image"
+    if suffix and suffix.lower() not in IMAGE_EXTENSIONS:
         return f"its extension {suffix!r} is not one of {' '.join(sorted(IMAGE_EXTENSIONS))}"
     return None if _is_unicode(entry.name) else "its name is not UTF-8; rename it"
 

@@ -4,12 +4,14 @@ import io
 import os
 import stat
 import warnings
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 # Image.open imports the other formats' plugins itself, and all forty where it lacks one of these.
-from PIL import ExifTags, Image, ImageChops, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import AvifImagePlugin, ExifTags, Image, ImageChops, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from nutclf.errors import UserError
 
@@ -20,6 +22,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 8 * MAX_PIXELS  # of an uncompressed 16-bit RGBA image
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 # What undoes each EXIF orientation, from 2 on.
 _TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
 _UPRIGHT = {number: Image.Transpose[turn] for number, turn in enumerate(_TURNS.split(), start=2)}
@@ -90,7 +93,8 @@ def open_image(data: bytes) -> Image.Image:
     # `catch_warnings` is not safe in threads, which would restore each other's filters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        formats = _formats_of_telephones() if data[4:8] == b"ftyp" else FORMATS
+        image = Image.open(io.BytesIO(data), formats=formats)
         too_many = image.width * image.height > MAX_PIXELS
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(_what_it_is(data)) from error
@@ -104,8 +108,24 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
+def looks_like_image(beginning: bytes) -> bool:
+    """Whether a file that begins so, 16 bytes, is an image of a format that is read."""
+    is_heif = beginning[4:8] == b"ftyp" and beginning[8:12] in _BRANDS
+    return is_heif or beginning.startswith(_SIGNATURES)
+
+
+@cache
+def _formats_of_telephones() -> tuple[str, ...]:
+    with suppress(ImportError):  # a model may answer where it is not installed
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        return "AVIF", "HEIF"
+    return ("AVIF",)
+
+
 def _what_it_is(data: bytes) -> str:
-    allowed = "not a JPEG, PNG, WebP, GIF, BMP or TIFF image"
+    allowed = "not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC image"
     if data.startswith(_SIGNATURES):
         return "its header is damaged or cut short"
     if data.startswith(b"%PDF"):
@@ -113,7 +133,7 @@ def _what_it_is(data: bytes) -> str:
     if data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return f"it is an HTML or XML page, {allowed}"
     if data[4:8] == b"ftyp":
-        return f"it is a HEIC, AVIF or video file, {allowed}; save it as JPEG"
+        return f"it is a video, a damaged HEIC file, or one without pillow-heif; {allowed}"
     return f"it is {allowed}"
 
 

@@ -70,8 +70,17 @@ def empty_a_split(root):
     (root / "valid").mkdir()
 
 
-def rename_a_split(root):
-    (root / "valid").rename(root / "val")
+def name_a_split_twice(root):
+    shutil.copytree(root / "valid", root / "Val")
+
+
+def leave_no_train(root):
+    shutil.rmtree(root / "train")
+
+
+def leave_one_image_to_split(root):
+    shutil.rmtree(root / "valid")
+    (root / "train/walnuts/1.png").unlink()
 
 
 def link_a_split(root):
@@ -87,13 +96,24 @@ def link_a_split(root):
         (empty_a_class, r"without an image: walnuts"),
         (leave_one_class, r"train/ has 1 class folders \(almonds\)"),
         (empty_a_split, r"valid/ holds no image"),
-        (rename_a_split, r"train/, valid/ and test/.*Found: .*val\. Not there, .*: valid\."),
-        (link_a_split, r"or a link, which is not followed: test\."),
+        (name_a_split_twice, r"has Val, valid for valid; put them into one"),
+        (leave_no_train, r"must hold train/, valid/ and test/ .*Found: test, valid;"),
+        (leave_one_image_to_split, r"The class walnuts has 1 images .* too few to take valid from"),
+        (link_a_split, r"test is no folder, or a link, which is not followed"),
     ],
 )
 def test_splits_that_do_not_agree_are_refused_in_a_sentence(tree, spoil, sentence):
     spoil(tree)
     with pytest.raises(UserError, match=sentence):
+        scan(tree)
+
+
+def test_what_was_left_out_is_named_where_nothing_is_left(tree):
+    for file in (tree / "train/walnuts").iterdir():
+        file.rename(file.with_suffix(".psd"))
+    with pytest.raises(
+        UserError, match=r"walnuts\..* Left out: train/walnuts/0.psd ignored: its ex"
+    ):
         scan(tree)
 
 
@@ -115,6 +135,121 @@ def test_a_class_that_one_of_valid_and_test_lacks_is_a_note(tree):
     assert the_note(data, "almonds").startswith("test/ has no image of almonds")
     assert the_note(data, "walnuts").startswith("valid/ has no image of walnuts")
     assert "valid/peanuts ignored: it holds no image" in data.notes
+
+
+# Folders as people have them
+
+
+@pytest.mark.parametrize("names", [("Training", "val", "TEST"), ("train", "dev", "testing")])
+def test_splits_have_other_names_too(tree, names):
+    for split, name in zip(SPLITS, names, strict=True):
+        (tree / split).rename(tree / name)
+    data = scan(tree)
+    assert data.files["split"].tolist() == scan_of_the_same(tree, names).tolist()
+    assert data.split("valid")["path"].tolist() == [f"{names[1]}/{c}/0.png" for c in data.classes]
+
+
+def scan_of_the_same(tree, names):
+    for split, name in zip(SPLITS, names, strict=True):
+        (tree / name).rename(tree / split)
+    splits = scan(tree).files["split"]
+    for split, name in zip(SPLITS, names, strict=True):
+        (tree / split).rename(tree / name)
+    return splits
+
+
+def test_data_may_lie_in_a_folder_of_an_archive(tree, tmp_path):
+    (tmp_path / "download" / "v2").mkdir(parents=True)
+    inner = tree.rename(tmp_path / "download" / "v2" / "nuts")
+    (tmp_path / "download" / "read me.txt").touch()
+    data = scan(tmp_path / "download")
+    assert (data.root, len(data.files)) == (inner.resolve(), 8)
+
+
+def test_images_may_lie_in_folders_of_a_class(tree, write_image):
+    write_image(tree / "train" / "almonds" / "raw" / "kitchen" / "9.png")
+    data = scan(tree)
+    assert "train/almonds/raw/kitchen/9.png" in data.split("train")["path"].tolist()
+    assert data.notes == ()
+
+
+def test_an_image_needs_no_extension(tree):
+    shutil.copy(tree / "train/almonds/0.png", tree / "train/almonds/photo")
+    assert "train/almonds/photo" in scan(tree).split("train")["path"].tolist()
+
+
+@pytest.fixture
+def loose(tmp_path):
+    """Two class folders of 60 images each, and no splits; the images are different noise."""
+    rng, root = np.random.default_rng(0), tmp_path / "loose"
+    for name in ("mandeln süß", "walnuts"):
+        (root / name).mkdir(parents=True)
+        for number in range(60):
+            noise = rng.integers(0, 256, (4, 4, 3), np.uint8)
+            Image.fromarray(noise).save(root / name / f"{number}.png")
+    return root
+
+
+def split_of(data):
+    return dict(zip(data.files["path"], data.files["split"], strict=True))
+
+
+def test_class_folders_alone_are_split_by_content(loose, tmp_path):
+    data = scan(loose)
+    counts = data.files.groupby(["split", "label"]).size()
+    assert data.classes == ("mandeln süß", "walnuts")
+    assert counts.sum() == 120
+    assert (counts["valid"] >= 1).all()
+    assert (counts["test"] >= 1).all()
+    assert (counts["train"] >= 36).all()
+    assert "a tenth of train each instead" in the_note(data, "no folder for valid and test")
+    copied = shutil.copytree(loose, tmp_path / "copied")
+    (copied / "walnuts" / "0.png").rename(copied / "walnuts" / "another name.png")
+    again = split_of(scan(copied))
+    assert again.pop("walnuts/another name.png") == split_of(data)["walnuts/0.png"]
+    assert again.items() <= split_of(data).items()
+
+
+def test_images_that_come_later_leave_the_others_where_they_are(loose, write_image):
+    before = split_of(scan(loose))
+    for number in range(20):
+        pixels = np.random.default_rng(number).integers(0, 256, (5, 5, 3), np.uint8)
+        Image.fromarray(pixels).save(loose / "walnuts" / f"later {number}.png")
+    after = split_of(scan(loose))
+    assert len(after) == 140
+    assert before.items() <= after.items()
+
+
+def test_copies_stay_together(loose):
+    for file in list((loose / "walnuts").iterdir()):
+        shutil.copy(file, file.with_name(f"copy of {file.name}"))
+    splits = split_of(scan(loose))
+    for path, split in splits.items():
+        if path.startswith("walnuts/copy of"):
+            assert splits[path.replace("copy of ", "")] == split
+
+
+@pytest.mark.parametrize("lacking", ["valid", "test"])
+def test_one_split_that_is_missing_is_taken_from_train(loose, lacking):
+    given = next(split for split in ("valid", "test") if split != lacking)
+    for name in ("mandeln süß", "walnuts"):
+        for split in ("train", given):
+            (loose / split / name).parent.mkdir(exist_ok=True)
+        shutil.copytree(loose / name, loose / given / name)
+        (loose / name).rename(loose / "train" / name)
+    data = scan(loose)
+    assert len(data.split(given)) == 120
+    assert 2 <= len(data.split(lacking)) <= 24
+    assert len(data.split(lacking)) + len(data.split("train")) == 120
+
+
+def test_four_images_a_class_are_enough_to_split(loose):
+    for file in loose.glob("*/*.png"):
+        if int(file.stem) >= 4:
+            file.unlink()
+    counts = scan(loose).files.groupby(["split", "label"]).size()
+    assert (counts["valid"] >= 1).all()
+    assert (counts["test"] >= 1).all()
 
 
 # Litter, names, links
@@ -143,7 +278,7 @@ def test_every_image_extension_counts_in_either_case_and_others_are_noted(tree):
     data = scan(tree)
     assert set(names) <= {Path(path).name for path in data.split("train")["path"]}
     assert "'.csv'" in the_note(data, "train/almonds/list.csv ignored")
-    assert "''" in the_note(data, "train/almonds/README ignored")
+    assert "no extension, and is no image" in the_note(data, "train/almonds/README ignored")
     assert "outside the class folders" in the_note(data, "train/loose.jpg")
 
 
@@ -186,15 +321,13 @@ def test_links_cannot_lead_out_of_the_folder_nor_to_folders(tree, tmp_path, writ
     assert "leaves the data folder" in the_note(data, "out.png")
     assert "nowhere, or in a loop" in the_note(data, "gone.png")
     assert "nowhere, or in a loop" in the_note(data, "loop.png")
-    assert "a folder inside a class folder" in the_note(data, "train/almonds/up")
+    assert "a link to a folder" in the_note(data, "train/almonds/up")
     assert "a link, not followed" in the_note(data, "train/again")
 
 
-def test_a_folder_or_a_pipe_named_like_an_image_is_a_note(tree):
-    (tree / "train" / "almonds" / "x.jpg").mkdir()
+def test_a_pipe_named_like_an_image_is_a_note(tree):
     os.mkfifo(tree / "train" / "almonds" / "pipe.jpg")
     data = scan(tree)
-    assert "a folder inside a class folder" in the_note(data, "x.jpg")
     assert "no regular file" in the_note(data, "pipe.jpg")
     assert len(data.split("train")) == 4
 

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from nutclf.data.reader import MAX_PIXELS, UnreadableImage, decode, read_image
+from nutclf.data.reader import (
+    MAX_PIXELS,
+    UnreadableImage,
+    decode,
+    looks_like_image,
+    read_image,
+)
 from nutclf.errors import UserError
 
 RED = (255, 0, 0)
@@ -287,3 +293,15 @@ def test_a_folder_a_pipe_and_a_missing_file_have_their_reasons(tmp_path):
             read_image(tmp_path / name, 8)
         assert str(tmp_path) not in str(caught.value)
     assert issubclass(UnreadableImage, UserError)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_photographs_of_telephones_are_read(kind):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    image = Image.new("RGB", (64, 32), "red")
+    image.paste("blue", (0, 0, 32, 32))
+    data = encoded(image, kind, quality=95)
+    assert looks_like_image(data[:16])
+    decoded = decode(data)
+    assert decoded.getpixel((8, 16)) == pytest.approx(BLUE, abs=8)
+    assert decoded.getpixel((56, 16)) == pytest.approx(RED, abs=8)

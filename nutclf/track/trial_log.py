@@ -103,10 +103,7 @@ def log_curves(run: Run, history: History) -> None:
 
     epochs = pd.DataFrame(history.epochs)
     epochs.insert(0, "epoch", range(1, len(epochs) + 1))
-    with run.artifacts() as folder:
-        (folder / FOLDER).mkdir()
-        curves = learning_curves(epochs, history.best_epoch)
-        curves.savefig(folder / FOLDER / "learning_curves.png")
+    run.picture(learning_curves(epochs, history.best_epoch), f"{FOLDER}/learning_curves.png")
 
 
 def log_model_of(

@@ -31,10 +31,9 @@ def flatten(fields: Mapping) -> dict[str, object]:
 def log_settings(
     run: Run, config: StudyConfig, recipe: Recipe, data: DataRecord, seed: int
 ) -> None:
-    """The recipe, the whole study and the data, as parameters and as `config.json`."""
+    """The recipe and the data; the whole study is in `config.json`, and on the study's run."""
     study = flatten(dataclasses.asdict(config))
-    own = dataclasses.asdict(recipe) | {"backbone": config.backbone, "seed": seed}
-    run.params(own | {f"study.{key}": value for key, value in study.items()})
+    run.params(dataclasses.asdict(recipe) | {"backbone": config.backbone, "seed": seed})
     run.data(data)
     with run.artifacts() as folder:
         write_json(folder / "config.json", {"recipe": vars(recipe), "study": study})

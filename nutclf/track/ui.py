@@ -1,12 +1,10 @@
 """The MLflow UI over the store."""
 
-import base64
 import json
 import os
 import signal
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import urlencode
@@ -31,12 +29,9 @@ def study_links(store: Store, port: int) -> list[tuple[str, str, str]]:
         name, experiment_id = study.data.tags["study_name"], study.info.experiment_id
         for mode, title, state in _views(study):
             key = f"{study.info.run_id}-{mode}"
-            packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
             view = {"name": f"{name}, {title}", "createdAt": study.info.start_time}
-            view["state"] = f"deflate;{packed}"
-            client.set_experiment_tag(
-                experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view)
-            )
+            text = json.dumps(view | {"state": json.dumps(state)})
+            client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", text)
             # With any setting of a view in the address, MLflow would ignore the view.
             query = {"workflowType": "machine_learning", "viewStateShareKey": key}
             query = urlencode(query | {"compareRunsMode": mode})

@@ -103,8 +103,8 @@ def ui(
 
     records = _open_store(store).prepare()
     _say(f"MLflow UI on http://127.0.0.1:{port} over {records.tracking_uri}   (Ctrl-C ends it)")
-    for study, link in study_links(records, port):
-        _say(f"{study}, the best trial first: {link}")
+    for study, shown, link in study_links(records, port):
+        _say(f"{study}, {shown}: {link}")
     serve_ui(records, port)
 
 

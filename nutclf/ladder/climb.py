@@ -272,6 +272,7 @@ def fit_rung(
     """Trains a rung and records it in `run` as a trial is; its fit, and its lines of the table."""
     config, classes, recipe = bench.config, bench.classes, rung.recipe
     log_settings(run, config, recipe, data, config.seed)
+    run.params(vars(config.augmentation))
     result = bench.fit(recipe, on_epoch=lambda epoch, seen: log_epochs(run, {epoch: seen}))
     run.params(result.facts)
     counted = result.facts["trainable_parameters"]

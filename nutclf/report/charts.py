@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 
 import matplotlib
 import pandas as pd
@@ -9,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nutclf.evaluate.figures import BEST, INK, MUTED, RULE, TRAIN, VALID, quiet_axes
+from nutclf.evaluate.figures import BEST, DASHED, INK, MUTED, RULE, TRAIN, VALID, quiet_axes
 from nutclf.track.studies import StudyRecord
 
 _LOOKS = {
     "best": ("best so far", BEST), "trial": ("trial", VALID), "train": ("training", TRAIN),
     "valid": ("validation", VALID), "kept": ("kept", BEST), "rate": ("learning rate", VALID),
+    "probe": ("best probe", MUTED),
 }  # fmt: skip
 _VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", TRAIN: "grey", VALID: "blue", BEST: "warm"}
 # A <style> would apply to the whole page, and ids would occur once in each chart.
@@ -26,16 +28,32 @@ def history_chart(record: StudyRecord) -> dict:
     values = pd.Series({t.number: t.value for t in record.trials if t.value is not None})
     best = values.cummax() if record.objective.direction == "maximize" else values.cummin()
     best.loc[record.trials[-1].number] = best.iloc[-1]
-    return _chart(record.objective.metric, "trial", best=best, trial=values)
+    lines = {"probe": record.best_probe.value} if record.best_probe else {}
+    return _chart(record.objective.metric, "trial", **lines, best=best, trial=values)
 
 
-def training_charts(curves: pd.DataFrame, best_epoch: float | None) -> list[dict]:
-    """Loss, accuracy and learning rate by epoch (the index of `curves`), as far as recorded."""
+def cost_chart(record: StudyRecord) -> dict:
+    """The accuracy of each COMPLETE trial against the seconds that it took."""
+    done = [trial for trial in record.trials if trial.accuracy]
+    shares = pd.Series([t.accuracy.share for t in done], [round(t.seconds) for t in done])
+    lines = {"probe": record.best_probe.accuracy.share} if record.best_probe else {}
+    return _chart("accuracy against cost", "seconds", **lines, trial=shares)
+
+
+def training_charts(
+    curves: pd.DataFrame, best_epoch: float | None, probe: Mapping[str, float]
+) -> list[dict]:
+    """Loss, accuracy and learning rate by epoch (the index of `curves`), as far as recorded.
+
+    `probe` has the metrics of the best probe.
+    """
     charts = []
     for what in ("loss", "accuracy"):
         lines = {s: curves[f"{s}_{what}"] for s in ("train", "valid") if f"{s}_{what}" in curves}
         if "valid" in lines and best_epoch in curves.index:
             lines["kept"] = lines["valid"].loc[[best_epoch]]
+        if lines and (measured := f"best_valid_{what}") in probe:
+            lines["probe"] = probe[measured]
         if lines:
             charts.append(_chart(what, "epoch", **lines))
     if "learning_rate" in curves:
@@ -43,8 +61,11 @@ def training_charts(curves: pd.DataFrame, best_epoch: float | None) -> list[dict
     return charts
 
 
-def _chart(title: str, x_label: str, **lines: pd.Series) -> dict:
-    """A chart's title, legend as (name, CSS class) pairs, and SVG; `lines` by their look."""
+def _chart(title: str, x_label: str, **lines: pd.Series | float) -> dict:
+    """A chart's title, legend as (name, CSS class) pairs, and SVG.
+
+    `lines` by their look; a number is a level.
+    """
     ax = Figure((5, 3), layout="constrained").subplots()  # on a phone a point is about a pixel
     quiet_axes(ax)
     ax.spines["bottom"].set_visible(False)
@@ -54,7 +75,9 @@ def _chart(title: str, x_label: str, **lines: pd.Series) -> dict:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     for look, values in lines.items():
         color = _LOOKS[look][1]
-        if look in ("trial", "kept"):
+        if look == "probe":
+            ax.axhline(values, color=color, **DASHED)
+        elif look in ("trial", "kept"):
             for x, y in values.dropna().items():
                 tip = f"tip {x_label} {x}: {y:.4f}"
                 ax.plot(x, y, "o", color=color, markersize=7, zorder=3, gid=tip)

@@ -1,6 +1,5 @@
 """One self-contained page of a study: no script, no network, all text from data escaped."""
 
-import ast
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,12 @@ from nutclf.config import RANGES
 from nutclf.data.reader import UnreadableImage, read_image
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.mistakes import spotlight, worst_mistakes
-from nutclf.report.charts import history_chart, training_charts
+from nutclf.report.charts import cost_chart, history_chart, training_charts
 from nutclf.track.evaluation import stored_json, stored_predictions
 from nutclf.track.runs import file_name
 from nutclf.track.store import Store
-from nutclf.track.studies import RECIPE, StudyRecord
+from nutclf.track.studies import StudyRecord
+from nutclf.track.studies import searched as searched_values
 
 SIDE = 168  # pixels of a picture; a phone's dense screen shows it at a third to a half of that
 _SPLITS = {"cv": "out of fold", "valid": "valid", "test": "test"}
@@ -39,11 +39,12 @@ class Evidence:
     metrics: Mapping[str, float]  # of the run, once
     gradcam: Sequence[Mapping]  # answers with their maps, as in `gradcam.json`
     audit: Mapping | None  # as in `audit.json`; None before an audit
+    probe: Mapping[str, float]  # metrics of the run of the best probe; {} without one
 
 
 def read_evidence(record: StudyRecord) -> Evidence:
     """Reads the runs of a study and of its best trial."""
-    run = record.best_run
+    run, probe = record.best_run, record.best_probe
     matrices = {split: stored_json(run, f"confusion_matrix_{split}.json") for split in _SPLITS}
     history = {name: run.client.get_metric_history(run.run_id, name) for name in _CURVES}
     curves = {name: {p.step: p.value for p in points} for name, points in history.items() if points}
@@ -54,6 +55,7 @@ def read_evidence(record: StudyRecord) -> Evidence:
         metrics=run.client.get_run(run.run_id).data.metrics,
         gradcam=stored_json(run, "gradcam.json") or (),
         audit=stored_json(record.run, "audit.json", "audit"),
+        probe=run.client.get_run(probe.run_id).data.metrics if probe else {},
     )
 
 
@@ -89,8 +91,8 @@ def draw_page(
         importances=importances,
         searched=searched(record),
         ranking=ranking(record, _RANKED),
-        history=history_chart(record),
-        training=training_charts(evidence.curves, best_epoch),
+        progress=[history_chart(record), cost_chart(record)],
+        training=training_charts(evidence.curves, best_epoch, evidence.probe),
         matrices=matrices,
         mistakes=[] if table is None else worst_mistakes(table, _MISTAKES),
         thumbnail=partial(thumbnail, root),
@@ -100,11 +102,9 @@ def draw_page(
 def searched(record: StudyRecord) -> dict[str, str]:
     """What the study searched, by parameter; a single choice is left out."""
     found = {}
-    for name in RECIPE:
-        values = ast.literal_eval(record.params.get(f"space.{name}", "()"))
-        if len(set(values)) > 1:
-            found[name] = (" to " if name in RANGES else ", ").join(short(v) for v in values)
-            found[name] += ", log" if name == "learning_rate" else ""
+    for name, values in searched_values(record.params).items():
+        found[name] = (" to " if name in RANGES else ", ").join(short(v) for v in values)
+        found[name] += ", log" if name == "learning_rate" else ""
     return found
 
 

@@ -20,7 +20,7 @@ from nutclf.track.runs import Run
 from nutclf.track.store import EXPERIMENTS, Store
 from nutclf.track.studies import read_study
 
-FEWEST, FEWEST_TO_WEIGH = 2, 5
+FEWEST, FEWEST_TO_WEIGH = 2, 20
 """COMPLETE trials needed to compare anything, and to weigh parameters."""
 
 _PLOTS = {

@@ -43,7 +43,7 @@ def write_evaluation(
         folder, name = root / FOLDER, f"confusion_matrix_{split}"
         write_json(folder / f"{name}.json", measure.confusion_record(matrix, classes))
         write_predictions(table, folder / f"predictions_{split}.csv")
-        confusion_figure(matrix, classes, title).savefig(folder / f"{name}.png")
+    run.picture(confusion_figure(matrix, classes, title), f"{FOLDER}/{name}.png")
     return metrics
 
 
@@ -62,7 +62,7 @@ def write_calibration(run: Run, split: str, found: Recalibration) -> None:
     )
     title = f"{split} · temperature {temperature:.2f} · error {found.error_before:.3f} before"
     figure = reliability_figure(found.y_prob, found.y_true, title)
-    run.client.log_figure(run.run_id, figure, f"{FOLDER}/calibration_{split}.png")
+    run.picture(figure, f"{FOLDER}/calibration_{split}.png")
 
 
 def stored_predictions(run: Run, split: str) -> pd.DataFrame | None:

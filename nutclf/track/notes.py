@@ -17,7 +17,8 @@ searched and how to read it. Its trials are its child runs, with telling names: 
 `t007 · 31 unfrozen · cosine` is trial 7. The best model is registered as **{model}**, alias \
 `champion`.
 
-`make ui` prints a link to each study's trials, the best one first.
+`make ui` prints links to the trials of each study, the best one first, and to its charts; the \
+menu "Views" has them, too.
 """
 _TITLES = {
     "photographs": "Fine-tuned ImageNet networks on photographs of tree nuts",

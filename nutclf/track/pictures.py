@@ -35,7 +35,7 @@ def record_mistakes(run: Run, split: str, root: Path) -> None:
     detail = f"{n_wrong} of {len(table)} answers are wrong"
     detail += f"; the {len(shown)} most confident" if len(shown) < n_wrong else ""
     figure = mistakes_sheet(shown, f"Worst mistakes · {split}", detail)
-    run.client.log_figure(run.run_id, figure, f"{FOLDER}/{MISTAKES}")
+    run.picture(figure, f"{FOLDER}/{MISTAKES}")
 
 
 def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
@@ -59,7 +59,7 @@ def record_gradcam(store: Store, run: Run, uri: str, root: Path) -> None:
     title, detail = "Where the network looked · valid", "Grad-CAM of the class that was answered"
     with run.artifacts() as folder:
         write_json(folder / FOLDER / "gradcam.json", maps)
-        gradcam_sheet(shown, title, detail).savefig(folder / FOLDER / GRADCAM)
+    run.picture(gradcam_sheet(shown, title, detail), f"{FOLDER}/{GRADCAM}")
 
 
 def _has(run: Run, name: str) -> bool:

@@ -19,6 +19,7 @@ from nutclf.track.models import LoadSplit, Reloaded, reload, reload_proved
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
 from nutclf.track.runs import Run, write_json
 from nutclf.track.store import Store, lock_model
+from nutclf.track.studies import RECIPE
 
 FindLeaks = Callable[[], Mapping[str, str]]
 """Gives each test image that train or valid has too, with the path of the image there."""
@@ -149,7 +150,9 @@ def promote(
             f"{did} {verdict.reason} {beside}{on_test.sentence()}"
         )
         if not (known and before.description):  # why it became champion stays
-            registry.describe(version, reason, verdict.tags | on_test.tags)
+            facts = _essentials(found, objective, on_test.clean)
+            facts["load"] = f'mlflow.keras.load_model("models:/{experiment}/{version.version}")'
+            registry.describe(version, reason, facts | verdict.tags | on_test.tags)
         champion = f"models:/{experiment}@{CHAMPION}"
         if verdict.wins:
             registry.point(CHAMPION, version)
@@ -184,6 +187,16 @@ def _best(
             "how with OBJECTIVE=, or sweep under another name with NAME=."
         )
     return found
+
+
+def _essentials(found: MlflowRun, objective: Objective, test: Rate | None) -> dict[str, str]:
+    """What a version's page says of its model: figures, and the recipe or the probe."""
+    metrics, params = found.data.metrics, found.data.params
+    names = [objective.metric, "best_valid_accuracy", f"{objective.judged_on}_macro_f1"]
+    facts = {name: f"{metrics[name]:.4f}" for name in names if name in metrics}
+    facts |= {"test_accuracy": str(test)} if test else {}
+    names = [name for name in ("backbone", "probe", *RECIPE) if name in params]
+    return facts | {"recipe": ", ".join(f"{name} {params[name]}" for name in names)}
 
 
 def _beside_probe(

@@ -33,7 +33,8 @@ class Registry:
     def register(self, model_uri: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
         """Makes a version of a logged model, or returns the one that it has already."""
         if not self.client.search_registered_models(f"name = '{self.name}'"):
-            self.client.create_registered_model(self.name)
+            how = f'`mlflow.keras.load_model("models:/{self.name}@{CHAMPION}")` loads the best.'
+            self.client.create_registered_model(self.name, description=how)
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         found = next((version for version in versions if version.source == model_uri), None)
         return found or self.client.create_model_version(self.name, model_uri, run_id, tags=tags)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
@@ -18,10 +19,14 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from mlflow.utils import mlflow_tags
+from PIL import Image
 
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
 from nutclf.track.store import Store, user_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # a second to import
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """An Optuna trial's state, and the status of its run: never anything else."""
@@ -90,6 +95,15 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
             self.client.log_artifacts(self.run_id, folder)
+
+    def picture(self, figure: "Figure", path: str) -> None:
+        """Logs a figure as the artifact `path`, and as an image for MLflow's image grid."""
+        with self.artifacts() as folder:
+            file = folder / path
+            file.parent.mkdir()
+            figure.savefig(file)
+            with Image.open(file) as image:
+                self.client.log_image(self.run_id, image, key=file.stem)
 
     def data(self, record: DataRecord) -> None:
         """Logs the list of images as the run's data set; decodes nothing."""

@@ -1,5 +1,6 @@
 """A study as its records tell it: trials ranked, and what was registered from them."""
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,6 +20,12 @@ RECIPE = tuple(field.name for field in fields(SearchSpace))
 
 _STATES = {status: state for state, status in STATUS.items()}
 _WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+
+
+def searched(params: Mapping[str, str]) -> dict[str, tuple]:
+    """What a study searched, from its run: the values of each parameter that has several."""
+    spaces = {name: ast.literal_eval(params.get(f"space.{name}", "()")) for name in RECIPE}
+    return {name: values for name, values in spaces.items() if len(set(values)) > 1}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class StudyRecord:
         """How many trials ended how, in words."""
         states = [trial.state for trial in self.trials]
         return ", ".join(f"{states.count(s)} {word}" for s, word in _WORDS.items() if s in states)
+
+    @property
+    def best_probe(self) -> TrialRecord | None:
+        """The best of the probes, if there are any."""
+        return next((one for one in self.ranking if one.number is None), None)
 
     @cached_property
     def ranking(self) -> list[TrialRecord]:

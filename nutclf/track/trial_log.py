@@ -31,10 +31,9 @@ def flatten(fields: Mapping) -> dict[str, object]:
 def log_settings(
     run: Run, config: StudyConfig, recipe: Recipe, data: DataRecord, seed: int
 ) -> None:
-    """The recipe, the whole study and the data, as parameters and as `config.json`."""
+    """The recipe and the data; the whole study is in `config.json`, and on the study's run."""
     study = flatten(dataclasses.asdict(config))
-    own = dataclasses.asdict(recipe) | {"backbone": config.backbone, "seed": seed}
-    run.params(own | {f"study.{key}": value for key, value in study.items()})
+    run.params(dataclasses.asdict(recipe) | {"backbone": config.backbone, "seed": seed})
     run.data(data)
     with run.artifacts() as folder:
         write_json(folder / "config.json", {"recipe": vars(recipe), "study": study})
@@ -103,10 +102,7 @@ def log_curves(run: Run, history: History) -> None:
 
     epochs = pd.DataFrame(history.epochs)
     epochs.insert(0, "epoch", range(1, len(epochs) + 1))
-    with run.artifacts() as folder:
-        (folder / FOLDER).mkdir()
-        curves = learning_curves(epochs, history.best_epoch)
-        curves.savefig(folder / FOLDER / "learning_curves.png")
+    run.picture(learning_curves(epochs, history.best_epoch), f"{FOLDER}/learning_curves.png")
 
 
 def log_model_of(

@@ -1,7 +1,7 @@
 """One recipe made trainable: built and traced once, then fitted afresh on any rows."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -97,7 +97,8 @@ class Learner:
         if warmup:
             # A random head would wreck the layers below it: it learns first, alone, on vectors.
             self._models[1].fit(batches(pooled, range(warmup)), epochs=warmup, **options)
-        keeper = _KeepBestEpoch(better, on_epoch)
+        images = {"train_accuracy": len(rows), "valid_accuracy": len(valid[1])}
+        keeper = _KeepBestEpoch(better, on_epoch, images)
         # First of all: validation, and the keeper, see the averaged weights. The statistics of
         # BatchNormalization need no average of their own: at a momentum of 0.999 they are one.
         swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.recipe.ema else []
@@ -132,11 +133,16 @@ def _compiled(
 
 
 class _KeepBestEpoch(keras.callbacks.Callback):
-    """Collects each epoch's figures and keeps the weights of the best one."""
+    """Collects each epoch's figures and keeps the weights of the best one.
 
-    def __init__(self, better: Callable[[dict, dict], bool], on_epoch: OnEpoch):
+    `images` is how many of them each accuracy counts.
+    """
+
+    def __init__(
+        self, better: Callable[[dict, dict], bool], on_epoch: OnEpoch, images: Mapping[str, int]
+    ):
         super().__init__()
-        self._better, self._on_epoch = better, on_epoch
+        self._better, self._on_epoch, self._images = better, on_epoch, images
         self.epochs: list[dict[str, float]] = []
         self.best_epoch, self.best_weights = 0, None
 
@@ -144,6 +150,9 @@ class _KeepBestEpoch(keras.callbacks.Callback):
         figures = {ours: float(logs[theirs]) for theirs, ours in _NAMES.items()}
         # The rate is read before the schedule, later in the list of callbacks, changes it.
         figures["learning_rate"] = float(self.model.optimizer.learning_rate)
+        # Keras' are float32, of which 0.94 would be recorded as 0.9399999976158142.
+        figures = {name: float(str(np.float32(value))) for name, value in figures.items()}
+        figures |= {name: round(figures[name] * n) / n for name, n in self._images.items()}
         weights = self.model.get_weights()
         # ReLU makes 0 of NaN: a network can be destroyed while its loss looks finite.
         whole = all(np.isfinite(weight).all() for weight in weights)

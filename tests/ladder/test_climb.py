@@ -129,7 +129,7 @@ def test_rungs_train_what_they_say(climbed):
     params = {number: climbed.rungs[number].data.params for number in FITS}
     assert [params[n]["epochs"] for n in FITS] == ["3", "3", "3", "9", "9"]
     assert [params[n]["n_unfrozen"] for n in FITS] == ["0", "0", "4", "4", "4"]
-    assert [params[n]["study.augmentation.rotation"] for n in FITS] == ["0"] + ["0.1"] * 4
+    assert [params[n]["rotation"] for n in FITS] == ["0"] + ["0.1"] * 4
     assert [params[n]["lr_schedule"] for n in FITS] == ["constant"] * 4 + ["plateau"]
 
 

@@ -96,7 +96,7 @@ def study_of(n):
 
 
 @pytest.mark.parametrize(
-    ("n", "left_out"), [(0, PLOTS), (1, PLOTS), (3, {"importances.html"}), (20, set())]
+    ("n", "left_out"), [(0, PLOTS), (1, PLOTS), (19, {"importances.html"}), (20, set())]
 )
 def test_plots_are_pages_that_need_no_network_or_a_sentence(tmp_path, recwarn, n, left_out):
     found = write_plots(study_of(n), OBJECTIVES["valid"], tmp_path)
@@ -116,4 +116,4 @@ def test_what_makes_the_value_counts_most():
     assert next(iter(found)) == "learning_rate"
     assert sum(found.values()) == pytest.approx(1)
     assert found["learning_rate"] > 0.9
-    assert importances(study_of(3)) == {}
+    assert importances(study_of(19)) == {}, "noise, mostly"

@@ -59,6 +59,7 @@ def record(store, study, model, load_split, classes=CLASSES):
     found = classification_metrics(table, classes)
     write_evaluation(run, "valid", table, classes, found["accuracy"])
     run.metrics({"best_valid_loss": found["loss"]})
+    run.params({"backbone": "tiny", "n_unfrozen": 4, "seed": 0})
     log_model(run, model, {"classes": classes, "image_size": SIDE})
     run.end("COMPLETE")
 
@@ -127,6 +128,11 @@ def test_the_first_model_is_champion(promoted, registry, best):
     assert f"({promotion.test.successes}/12" in promotion.reason
     assert champion.tags["promotion"] == "champion"
     assert champion.tags["study_name"] == "poor"
+    loss = data_of(best("poor")).metrics["best_valid_loss"]
+    assert champion.tags["best_valid_loss"] == f"{loss:.4f}"
+    assert champion.tags["test_accuracy"] == str(promotion.test)
+    assert champion.tags["recipe"] == "backbone tiny, n_unfrozen 4"
+    assert champion.tags["load"] == 'mlflow.keras.load_model("models:/nutclf/1")'
     assert promotion.uri == "models:/nutclf@champion"
 
 

@@ -123,7 +123,8 @@ def test_the_weights_of_the_best_epoch_are_kept_and_give_its_figures(learner_of,
     assert history.best is history.epochs[1]
     y_prob = predict(learner.tail, valid[0])
     assert history.best["valid_loss"] == pytest.approx(cross_entropy(y_prob, LABELS), abs=1e-6)
-    assert history.best["valid_accuracy"] == pytest.approx((y_prob.argmax(1) == LABELS).mean())
+    assert history.best["valid_accuracy"] == (y_prob.argmax(1) == LABELS).mean(), "counted"
+    assert series(history, "learning_rate") == [0.01] * 3, "not 0.009999999776482582"
     first, best, last = series(history, "valid_loss")
     assert min(abs(first - best), abs(last - best)) > 1e-4
 

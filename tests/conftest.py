@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -263,7 +264,8 @@ def run_trial():
         trial = LiveTrial(study, study.optuna.ask())
         step = trial.begin()
         while not isinstance(step, Outcome):
-            future = ThisProcess().submit(step, trial.fits.on_epoch)
+            fold = getattr(step, "fold", None)
+            future = ThisProcess().submit(step, partial(trial.fits.on_epoch, fold))
             error = future.exception()
             step = trial.fail(error) if error else trial.advance(future.result())
         return step

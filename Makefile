@@ -1,5 +1,6 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, BACKBONE, TRIALS, TIMEOUT, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX, TO, OUT.
+# What a person sets: STUDY, NAME, BACKBONE, TRIALS, TIMEOUT, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, RAY,
+# CPUS_PER_FIT, FIX, TO, OUT.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
@@ -12,7 +13,9 @@ STORE ?= mlruns
 WEIGHTS ?= pretrained
 MODEL ?= nutclf
 OBJECTIVE ?= auto
-WORKERS ?= 1
+WORKERS ?=
+RAY ?=
+CPUS_PER_FIT ?= 1
 FORCE ?=
 FIX ?=
 PORT ?=
@@ -24,15 +27,17 @@ NUTCLF = NUTCLF_STORE='$(STORE)' $(BIN)/python -m nutclf
 # TensorFlow finds a GPU only beside NVIDIA's own libraries, 3 GB: installed where there is one.
 GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
+# What only a sweep on many machines needs.
+MANY := $(if $(RAY)$(filter postgresql%,$(NUTCLF_OPTUNA_STORAGE)),.venv/.many-machines)
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep promote predict ui serve export audit report ladder doctor bench test test-all check format clean lock
+.PHONY: help sweep promote predict ui serve export audit report ladder doctor bench test test-all test-cluster check format clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS STORE]
-	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' --workers '$(WORKERS)' --backbone '$(BACKBONE)'
+sweep: .venv $(MANY) ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS RAY STORE]
+	@$(NUTCLF) sweep --study '$(STUDY)' --name '$(NAME)' $(if $(TRIALS),--trials '$(TRIALS)') --timeout '$(TIMEOUT)' --data '$(DATA)' --objective '$(OBJECTIVE)' --weights '$(WEIGHTS)' $(if $(WORKERS),--workers '$(WORKERS)') --ray '$(RAY)' --cpus-per-fit '$(CPUS_PER_FIT)' --backbone '$(BACKBONE)'
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
 	@$(NUTCLF) promote --study '$(STUDY)' --name '$(NAME)' --data '$(DATA)' --objective '$(OBJECTIVE)' --backbone '$(BACKBONE)' --force '$(FORCE)'
@@ -68,6 +73,9 @@ test: .venv ## The quick tests
 test-all: .venv ## All tests
 	$(BIN)/python -m pytest
 
+test-cluster: .venv .venv/.many-machines ## Faults of many machines: a Ray cluster, PostgreSQL, an MLflow server
+	$(BIN)/python -m pytest -m cluster
+
 check: .venv ## Lint, format and all tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -96,4 +104,8 @@ lock: .venv ## Pin every package again, from pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
 	@# Bytecode now: importing TensorFlow without it takes 9 s instead of 4, each time.
 	@$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -r requirements.txt $(GPU)
+	@touch $@
+
+.venv/.many-machines: .venv/.installed pyproject.toml
+	@$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -c requirements.txt -r pyproject.toml --extra ray --extra postgresql
 	@touch $@

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import optuna
@@ -49,6 +48,7 @@ from nutclf.search.trial import (
 )
 from nutclf.track import runs
 from nutclf.track.evaluation import stored_predictions
+from nutclf.track.postgres import LockLost
 from nutclf.track.registry import best_run
 from nutclf.track.store import EXPERIMENTS, Store, lock_study
 from nutclf.track.trial_log import describe, flatten, log_probe, log_settings
@@ -162,7 +162,7 @@ def sweep(
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     setting, image_size = prepare(config, source, store, features, say, weights)
     store.prepare()
-    with lock_study(store, config.name):
+    with lock_study(store, config.name) as was_lost:
         record = runs.DataRecord.of(source)
         facts = {"data_fingerprint": record.fingerprint, "weights_digest": setting.digest}
         study, widened = open_study(store, config, facts)
@@ -170,16 +170,18 @@ def sweep(
         run = runs.study_run(store, experiment, config.name, record.tags)
         _log_study(run, config, widened)
         settle(study, run)
-        driver = Driver(OpenStudy(study, run, setting, record, image_size), engine, say, deadline)
+        opened = OpenStudy(study, run, setting, record, image_size)
+        driver = Driver(opened, engine, say, deadline, was_lost)
         try:
             driver.fit_probes()
             driver.run_trials(n_trials)
             if source.kind == "photographs":  # of drawings nobody asks how far a figure carries
                 driver.score_winner_again()
         finally:
-            # Between sweeps a study is at rest, however this one ended.
-            run.close("FINISHED")
-            store.checkpoint()
+            if not driver.is_ousted:
+                # Between sweeps a study is at rest, however this one ended.
+                run.close("FINISHED")
+                store.checkpoint()
 
 
 class Driver:
@@ -187,11 +189,20 @@ class Driver:
 
     A free worker takes the next fit of the earliest trial under way, and begins a trial where none
     has a fit left. What a trial makes of its fits does not depend on which of them ended first.
-    After `deadline`, a reading of `time.monotonic`, no new fit begins.
+    After `deadline`, a reading of `time.monotonic`, no new fit begins. `was_lost` is the study's
+    lock's, see `lock_study`; once another driver has it, this one `is_ousted` and writes nothing.
     """
 
-    def __init__(self, study: OpenStudy, engine: Engine, say: Say, deadline: float | None = None):
+    def __init__(
+        self,
+        study: OpenStudy,
+        engine: Engine,
+        say: Say,
+        deadline: float | None = None,
+        was_lost: Callable[[], bool] = lambda: False,
+    ):
         self._study, self._engine, self._say, self._deadline = study, engine, say, deadline
+        self._was_lost, self.is_ousted = was_lost, False
         self._begun: list[LiveTrial] = []
         self._live: list[LiveTrial] = []  # the earliest first
         self._out: list[Future] = []
@@ -233,9 +244,9 @@ class Driver:
                 self._employ(n_trials)
                 if not self._live:
                     break
-                done = [trial for trial in self._live if trial.awaited.done()]
-                if not done:  # else what was asked for had begun ahead, and ended meanwhile
-                    self._engine.wait()
+                # It may be done already: begun ahead, and ended before it was asked for.
+                while not (done := [trial for trial in self._live if trial.awaited.done()]):
+                    self._wait()
                 for trial in done:
                     error = trial.awaited.exception()
                     if not error and isinstance(trial.awaited.result(), Assembled):
@@ -245,6 +256,9 @@ class Driver:
                         trial.fail(error) if error else trial.advance(trial.awaited.result()),
                         n_trials,
                     )
+        except LockLost:
+            self.is_ousted = True
+            raise
         except BaseException:
             for trial in self._begun:
                 if not trial.is_over:
@@ -386,8 +400,23 @@ class Driver:
         while not future.done():
             if fits:
                 self._run_ahead(fits)
-            self._engine.wait()
+            self._wait()
         return future.result()
+
+    def _wait(self) -> None:
+        self._engine.wait()
+        self._check_lock()
+
+    def _check_lock(self) -> None:
+        """Before each write. Raises `LockLost` where another driver had the study meanwhile."""
+        if self._was_lost():
+            running = self._study.optuna.get_trials(states=(TrialState.RUNNING,))
+            if {trial.trial.number for trial in self._live} - {trial.number for trial in running}:
+                raise LockLost(
+                    "PostgreSQL was away, and another sweep has settled this study meanwhile; the "
+                    "same command goes on."
+                )
+            self._say("PostgreSQL was away; the study's lock is taken again")
 
     def _submit(self, job: Job, fits: Fits | None) -> Future:
         """The future of a job, which may have begun before it was asked for."""
@@ -396,7 +425,12 @@ class Driver:
         elif job.fold in fits.ahead:
             return fits.ahead.pop(job.fold)
         else:
-            future = self._engine.submit(job, partial(fits.on_epoch, job.fold))
+
+            def on_epoch(epoch: int, figures: dict[str, float]) -> bool:
+                self._check_lock()
+                return fits.on_epoch(job.fold, epoch, figures)
+
+            future = self._engine.submit(job, on_epoch)
         self._out.append(future)
         return future
 

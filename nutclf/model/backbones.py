@@ -152,7 +152,7 @@ def load_backbone(
             return Backbone(spec, model, origin, found)
     if digest is not None:  # whoever compares digests has the sentence for it
         return load_backbone(name, weights, image_size, say=say)
-    raise NoWeights(
+    raise UserError(
         f"No weights for {spec.name}: {'; '.join(failures)}. Connect to the internet, or set "
         f"NUTCLF_WEIGHTS to a folder that holds {spec.weights_file}."
     )

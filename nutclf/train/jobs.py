@@ -119,7 +119,7 @@ def assembled(
 def open_bench(setting: Setting, say: Callable[[str], None]) -> Workbench:
     """The study's images and network, opened once in a process.
 
-    Raises `UserError`: they are not the study's; `NoWeights` where there are none.
+    Raises `UserError`: there are none, or they are not the study's.
     """
     global _bench  # noqa: PLW0603 - a process serves one study at a time
     config, data, digest = setting.config, setting.data, setting.digest

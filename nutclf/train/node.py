@@ -67,7 +67,6 @@ def at_home(setting, parcel: Parcel | None, say: Callable[[str], None]):
     Raises `Lacking` where something has to be sent, `UserError` where what is here is not the
     study's.
     """
-    from nutclf.model.backbones import NoWeights
     from nutclf.train.feature_store import FeatureStore
     from nutclf.train.jobs import open_bench
 
@@ -77,7 +76,9 @@ def at_home(setting, parcel: Parcel | None, say: Callable[[str], None]):
     home = replace(setting, data=replace(setting.data, root=root), features=features)
     try:
         open_bench(home, say)
-    except NoWeights as error:
+    except UserError as error:
+        if os.environ.get("NUTCLF_WEIGHTS"):  # others, on purpose
+            raise
         if parcel is None:
             raise Lacking(str(error)) from error
         os.environ["NUTCLF_WEIGHTS"] = str(_weights(setting, cache / "weights", parcel))

@@ -297,6 +297,7 @@ class Server:
     folder: Path
     port: int
     backend: str = ""  # address of its database; a file in the folder if empty
+    options: tuple[str, ...] = ()  # where artifacts go; the folder if empty
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -304,7 +305,7 @@ class Server:
         command += ["--port", str(self.port)]
         backend = self.backend or f"sqlite:///{self.folder}/mlflow.db"
         command += ["--backend-store-uri", backend]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += self.options or ("--artifacts-destination", str(self.folder / "artifacts"))
         # Settings that other tests left would be the server's too.
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
         with (self.folder / "server.log").open("ab") as log:

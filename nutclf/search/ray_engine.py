@@ -18,7 +18,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import nutclf
 from nutclf.errors import UserError
 from nutclf.process import quiet
 from nutclf.search.engines import Task, Worker, WorkerLost, Workers, heed
@@ -294,7 +293,7 @@ def _connect(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
         ray.init(
             address,
-            runtime_env={"py_modules": [str(Path(nutclf.__file__).parent)]},
+            runtime_env={"py_modules": [str(Path(__file__).parents[1])]},
             log_to_driver=False,
             logging_level="error",
         )

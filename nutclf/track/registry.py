@@ -36,7 +36,10 @@ class Registry:
             self.client.create_registered_model(self.name)
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         found = next((version for version in versions if version.source == model_uri), None)
-        return found or self.client.create_model_version(self.name, model_uri, run_id, tags=tags)
+        model_id = model_uri.removeprefix("models:/")  # which a server asks for, beside the address
+        return found or self.client.create_model_version(
+            self.name, model_uri, run_id, tags=tags, model_id=model_id
+        )
 
     def describe(self, version: ModelVersion, text: str, tags: dict[str, str]) -> None:
         """Writes a version's description, and tags beside it."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0  # Ray itself waits for a silent address for minutes
 _LOOK_S = 5.0  # between looks for nodes that came
-_PATIENCE_S = 600.0  # with no node left that could work
+_PATIENCE_S = 600.0  # without a worker
 
 
 class UnfitNode(Exception):
@@ -69,10 +69,12 @@ class RayCluster(Workers):
             self._heard(*self._inbox.get(timeout=_LOOK_S))
         except queue.Empty:
             self._grow()
-        if self._idle or self._busy or self._coming:
+        if self._idle or self._busy:
             self._alone_since = time.monotonic()
-        elif self._unfit or time.monotonic() > self._alone_since + _PATIENCE_S:
-            why = "; ".join(self._unfit.values()) or "all are gone"
+            return
+        none_is_fit = self._unfit and not self._coming
+        if none_is_fit or time.monotonic() > self._alone_since + _PATIENCE_S:
+            why = "; ".join(self._unfit.values()) or "none is left, or none has room"
             raise UserError(
                 f"No node of the cluster can work on this study ({why}). Mend or add nodes; the "
                 "same command goes on."
@@ -180,6 +182,9 @@ class _Actor(Worker):
 
         try:
             theirs = ray.get(self._handle.versions.remote())
+        except RayTaskError as error:  # a package is missing, say
+            self.inbox.put((self, "lost", 0, UnfitNode(f"no worker starts there: {error.cause!r}")))
+            return
         except RayError as error:
             self.inbox.put((self, "lost", 0, error))
             return
@@ -204,10 +209,12 @@ class _Actor(Worker):
                     done.set_exception(*told)
                 else:
                     self.inbox.put((self, kind, task.serial, *told))
-        except (RayTaskError, UnfitNode, UserError) as error:
-            done.set_exception(error)
+        except RayTaskError as error:
+            done.set_exception(error.cause)
         except RayError:
             done.set_exception(WorkerLost(f"a worker on node {self.where} was lost"))
+        except Exception as error:
+            done.set_exception(error)
         self.inbox.put((self, "done", task.serial, done))
 
     def _open(self, setting: "Setting") -> None:

@@ -1,5 +1,6 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, BACKBONE, TRIALS, TIMEOUT, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, FIX, TO, OUT.
+# What a person sets: STUDY, NAME, BACKBONE, TRIALS, TIMEOUT, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, RAY,
+# CPUS_PER_FIT, FIX, TO, OUT.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
@@ -12,7 +13,9 @@ STORE ?= mlruns
 WEIGHTS ?= pretrained
 MODEL ?= nutclf
 OBJECTIVE ?= auto
-WORKERS ?= 1
+WORKERS ?=
+RAY ?=
+CPUS_PER_FIT ?= 1
 FORCE ?=
 FIX ?=
 PORT ?=
@@ -20,7 +23,7 @@ TO ?= litert
 OUT ?= exports
 
 # Values reach the shell as they were given: in its environment, whatever they mean to make or to it.
-GIVEN := STUDY NAME BACKBONE TRIALS TIMEOUT DATA OBJECTIVE STORE WEIGHTS IMAGE MODEL FORCE PORT WORKERS FIX TO OUT
+GIVEN := STUDY NAME BACKBONE TRIALS TIMEOUT DATA OBJECTIVE STORE WEIGHTS IMAGE MODEL FORCE PORT WORKERS RAY CPUS_PER_FIT FIX TO OUT
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -29,16 +32,20 @@ NUTCLF = NUTCLF_STORE="$$STORE" $(BIN)/python -m nutclf
 # TensorFlow finds a GPU only beside NVIDIA's own libraries, 3 GB: installed where there is one.
 GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
+# uv does not read pip's settings: a company's mirror is told to both.
 PIP_SETTING = $$(for of in :env: global install; do $(BIN)/python -m pip config get $$of.$(1) 2>/dev/null && break; done)
+UV = export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$(call PIP_SETTING,index-url)}"; $(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python
+# What only a sweep on many machines needs.
+MANY := $(if $(RAY)$(filter postgresql%,$(NUTCLF_OPTUNA_STORAGE)),.venv/.many-machines)
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep promote predict ui serve export audit report ladder doctor bench test test-all check format clean lock
+.PHONY: help sweep promote predict ui serve export audit report ladder doctor bench test test-all test-cluster check format clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-sweep: .venv ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS STORE]
-	@$(NUTCLF) sweep --study "$$STUDY" --name "$$NAME" $${TRIALS:+--trials "$$TRIALS"} --timeout "$$TIMEOUT" --data "$$DATA" --objective "$$OBJECTIVE" --weights "$$WEIGHTS" --workers "$$WORKERS" --backbone "$$BACKBONE"
+sweep: .venv $(MANY) ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS RAY STORE]
+	@$(NUTCLF) sweep --study "$$STUDY" --name "$$NAME" $${TRIALS:+--trials "$$TRIALS"} --timeout "$$TIMEOUT" --data "$$DATA" --objective "$$OBJECTIVE" --weights "$$WEIGHTS" $${WORKERS:+--workers "$$WORKERS"} --ray "$$RAY" --cpus-per-fit "$$CPUS_PER_FIT" --backbone "$$BACKBONE"
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
 	@$(NUTCLF) promote --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --force "$$FORCE"
@@ -75,6 +82,9 @@ test: .venv ## The quick tests
 test-all: .venv ## All tests
 	$(BIN)/python -m pytest
 
+test-cluster: .venv .venv/.many-machines ## Faults of many machines: a Ray cluster, PostgreSQL, an MLflow server
+	$(BIN)/python -m pytest -m cluster
+
 check: .venv ## Lint, format and all tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,8 +112,10 @@ lock: .venv ## Pin every package again, from pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@# What a person tells pip, for other projects, about where packages go is set aside.
 	@PIP_USER=0 PIP_TARGET= PIP_PREFIX= $(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
-	@# uv does not read pip's settings: a company's mirror is told to both.
 	@# Bytecode now: importing TensorFlow without it takes 9 s instead of 4, each time.
-	@export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$(call PIP_SETTING,index-url)}"; \
-	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -r requirements.txt $(GPU)
+	@$(UV) -r requirements.txt $(GPU)
+	@touch $@
+
+.venv/.many-machines: .venv/.installed pyproject.toml
+	@$(UV) -c requirements.txt -r pyproject.toml --extra ray --extra postgresql
 	@touch $@

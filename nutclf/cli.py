@@ -16,7 +16,6 @@ from nutclf.errors import SweepFailed, UserError
 from nutclf.process import accept_surroundings, hear_signals_once, quiet, seed_everything
 
 WORKDIR = Path(__file__).parents[1]
-FEATURES = WORKDIR / ".cache" / "features"
 _FEATURE_BUDGET_BYTES = int(20e9)
 _TRIALS = {"photographs": 20, "drawn": 12}
 _INTERRUPTED = 130  # exit code; typer swallows Ctrl-C and returns this instead
@@ -51,7 +50,7 @@ PortOption = Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")
 
 
 @app.command()
-def sweep(
+def sweep(  # noqa: PLR0913 - as many as a person may set
     study: StudyOption = "mobilenetv2",
     name: NameOption = "",
     trials: Annotated[
@@ -65,15 +64,20 @@ def sweep(
     objective: ObjectiveOption = "auto",
     store: StoreOption = "mlruns",
     weights: WeightsOption = "pretrained",
-    workers: Annotated[int, typer.Option(min=1, help="Fits at once, each a process.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Fits at once, each a process: 1; of a cluster, its room."),
+    ] = None,
+    ray: Annotated[str, typer.Option(help="Address of a Ray cluster, or auto.")] = "",
+    cpus_per_fit: Annotated[
+        int, typer.Option(min=1, help="Of a cluster; a node with GPUs gives one of those instead.")
+    ] = 1,
     backbone: BackboneOption = "",
 ) -> None:
     """Search the recipe, record every trial, promote the best model."""
     timeout_s = seconds_of(timeout)
-    from nutclf.search.engines import LocalProcesses
-
     # First of all: the workers import TensorFlow while this process does, and finds the images.
-    with closing(LocalProcesses(workers, _say)) as engine:
+    with closing(_open_engine(workers, ray, cpus_per_fit)) as engine:
         quiet()
         from nutclf.search.driver import sweep as run_sweep
         from nutclf.search.explain import explain
@@ -269,7 +273,7 @@ def doctor(
     quiet()
     from nutclf.search.doctor import examine
 
-    tally = examine(_open_store(store), FEATURES, fix, _say)
+    tally = examine(_open_store(store), _features(), fix, _say)
     if not tally.found:
         _say("Nothing to repair.")
         return
@@ -297,14 +301,26 @@ def main() -> None:
         if hasattr(error, "show"):  # click's own: a misspelt option, a wrong value
             error.show()
             sys.exit(error.exit_code)
-        server = os.environ.get("MLFLOW_TRACKING_URI", "")
-        if not server.startswith("http") or not says_that_server_is_away(error):
+        gone = _server_that_is_away(error)
+        if not gone:
             raise
         _leave(
-            f"nutclf: MLflow at {server} does not answer any more; what was recorded is kept. Give "
-            "the same command once it does.",
+            f"nutclf: {gone} does not answer any more; what was recorded is kept. Give the same "
+            "command once it does.",
             2,
         )
+
+
+def _server_that_is_away(error: BaseException | None) -> str:
+    """Which server of the records an error says cannot be reached; "" for none."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if server.startswith("http") and says_that_server_is_away(error):
+        return f"MLflow at {server}"
+    while error is not None:
+        if type(error).__module__.startswith("psycopg"):
+            return "PostgreSQL"
+        error = error.__cause__
+    return ""
 
 
 def seconds_of(timeout: str) -> float | None:
@@ -381,7 +397,30 @@ def _open_store(folder: str):
 def _open_features():
     from nutclf.train.feature_store import FeatureStore
 
-    return FeatureStore(FEATURES, _FEATURE_BUDGET_BYTES)
+    return FeatureStore(_features(), _FEATURE_BUDGET_BYTES)
+
+
+def _features() -> Path:
+    """`NUTCLF_CACHE` is a disk that is fast and large, if the checkout's is not."""
+    return Path(os.environ.get("NUTCLF_CACHE") or WORKDIR / ".cache").expanduser() / "features"
+
+
+def _open_engine(workers: int | None, ray: str, cpus_per_fit: int):
+    """Workers on this machine, or on those of a Ray cluster."""
+    if not ray:
+        from nutclf.search.engines import LocalProcesses
+
+        return LocalProcesses(workers or 1, _say)
+    try:
+        from nutclf.search.ray_engine import RayCluster
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"RAY is {ray!r}, and Ray is not installed ({error}); `make sweep RAY=` installs it, "
+            "or: pip install '.[ray]'."
+        ) from error
+    engine = RayCluster(ray, workers, cpus_per_fit, _say)
+    hear_signals_once()  # Ray has put a handler of its own in the place of ours
+    return engine
 
 
 def _experiment(source) -> str:

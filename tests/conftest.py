@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 REPO = Path(__file__).parents[1]
 CLASSES = ("almonds", "pecans", "walnuts")
 SIDE = 32  # pixels, of the tiny network's input
-OURS = ("MLFLOW_TRACKING_URI", "NUTCLF_STORE", "NUTCLF_DATA", "NUTCLF_WEIGHTS")
+OURS = ("MLFLOW_TRACKING_URI", "NUTCLF_STORE", "NUTCLF_DATA", "NUTCLF_WEIGHTS", "NUTCLF_CACHE")
 FOREIGN_WARNINGS = (
     # mlflow 3.17.2 maps its tables with a loader strategy that SQLAlchemy 2.1 deprecates.
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",
@@ -263,7 +264,8 @@ def run_trial():
         trial = LiveTrial(study, study.optuna.ask())
         step = trial.begin()
         while not isinstance(step, Outcome):
-            future = ThisProcess().submit(step, trial.fits.on_epoch)
+            fold = getattr(step, "fold", None)
+            future = ThisProcess().submit(step, partial(trial.fits.on_epoch, fold))
             error = future.exception()
             step = trial.fail(error) if error else trial.advance(future.result())
         return step
@@ -294,13 +296,16 @@ class Server:
 
     folder: Path
     port: int
+    backend: str = ""  # address of its database; a file in the folder if empty
+    options: tuple[str, ...] = ()  # where artifacts go; the folder if empty
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         command += ["--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        backend = self.backend or f"sqlite:///{self.folder}/mlflow.db"
+        command += ["--backend-store-uri", backend]
+        command += self.options or ("--artifacts-destination", str(self.folder / "artifacts"))
         # Settings that other tests left would be the server's too.
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
         with (self.folder / "server.log").open("ab") as log:
@@ -387,6 +392,12 @@ def ui_at(answers_at):
             assert process.wait(30) == 143
 
     return ui_at
+
+
+@pytest.fixture(scope="session")
+def server_at():
+    """An MLflow server, not started: `server_at(folder, port, backend)`."""
+    return Server
 
 
 @pytest.fixture

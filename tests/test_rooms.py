@@ -22,6 +22,8 @@ ADMITTED = {
     "tensorflow": FLOOR.keys() - WITHOUT_KERAS,
     "keras": FLOOR.keys() - WITHOUT_KERAS,
     "typer": {"cli"},
+    "ray": {"search"},
+    "psycopg": {"track"},
 }
 HEAVY = {"tensorflow", "keras", "mlflow", "optuna", "pandas", "sklearn"}
 

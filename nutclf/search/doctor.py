@@ -16,7 +16,7 @@ from nutclf.errors import UserError
 from nutclf.search.study import open_storage
 from nutclf.track import repairs
 from nutclf.track.repairs import Finding
-from nutclf.track.store import Store, holder, sqlite_file, study_lock, swept_studies
+from nutclf.track.store import Store, sqlite_file, swept_studies, who_sweeps
 from nutclf.train.feature_store import FeatureStore
 
 
@@ -124,7 +124,7 @@ def find_left_running(store: Store) -> list[Finding]:
             "running", f"study {s!r}: {trials[s]} trials and {runs[s]} runs say RUNNING, and {way}"
         )
         for s in sorted(+trials | runs)
-        if not holder(study_lock(store, s))
+        if not who_sweeps(store, s)
     ]
 
 

@@ -24,7 +24,7 @@ from nutclf.evaluate.intervals import Rate
 from nutclf.model import cuts
 from nutclf.model.backbones import find_spec, load_backbone
 from nutclf.process import signals_deferred
-from nutclf.search.engines import LocalProcesses, OnEpoch, ThisProcess
+from nutclf.search.engines import ThisProcess, Workers
 from nutclf.search.study import (
     STARTUP_TRIALS,
     is_baseline,
@@ -48,6 +48,7 @@ from nutclf.search.trial import (
 )
 from nutclf.track import runs
 from nutclf.track.evaluation import stored_predictions
+from nutclf.track.postgres import LockLost
 from nutclf.track.registry import best_run
 from nutclf.track.store import EXPERIMENTS, Store, lock_study
 from nutclf.track.trial_log import describe, flatten, log_probe, log_settings
@@ -66,7 +67,7 @@ _NO_FOLDS = (
 )
 
 Say = Callable[[str], None]
-Engine = LocalProcesses | ThisProcess
+Engine = ThisProcess | Workers
 
 
 def for_data(config: StudyConfig, kind: str) -> StudyConfig:
@@ -161,7 +162,7 @@ def sweep(
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     setting, image_size = prepare(config, source, store, features, say, weights)
     store.prepare()
-    with lock_study(store, config.name):
+    with lock_study(store, config.name) as was_lost:
         record = runs.DataRecord.of(source)
         facts = {"data_fingerprint": record.fingerprint, "weights_digest": setting.digest}
         study, widened = open_study(store, config, facts)
@@ -169,28 +170,42 @@ def sweep(
         run = runs.study_run(store, experiment, config.name, record.tags)
         _log_study(run, config, widened)
         settle(study, run)
-        driver = Driver(OpenStudy(study, run, setting, record, image_size), engine, say, deadline)
+        opened = OpenStudy(study, run, setting, record, image_size)
+        driver = Driver(opened, engine, say, deadline, was_lost)
         try:
             driver.fit_probes()
             driver.run_trials(n_trials)
             if source.kind == "photographs":  # of drawings nobody asks how far a figure carries
                 driver.score_winner_again()
         finally:
-            # Between sweeps a study is at rest, however this one ended.
-            run.close("FINISHED")
-            store.checkpoint()
+            if not driver.is_ousted:
+                # Between sweeps a study is at rest, however this one ended.
+                run.close("FINISHED")
+                store.checkpoint()
 
 
 class Driver:
-    """Runs the trials of a study, as many at once as the engine has workers.
+    """Runs the trials of a study on the workers of an engine.
 
-    After `deadline`, a reading of `time.monotonic`, no new fit begins.
+    A free worker takes the next fit of the earliest trial under way, and begins a trial where none
+    has a fit left. What a trial makes of its fits does not depend on which of them ended first.
+    After `deadline`, a reading of `time.monotonic`, no new fit begins. `was_lost` is the study's
+    lock's, see `lock_study`; once another driver has it, this one `is_ousted` and writes nothing.
     """
 
-    def __init__(self, study: OpenStudy, engine: Engine, say: Say, deadline: float | None = None):
+    def __init__(
+        self,
+        study: OpenStudy,
+        engine: Engine,
+        say: Say,
+        deadline: float | None = None,
+        was_lost: Callable[[], bool] = lambda: False,
+    ):
         self._study, self._engine, self._say, self._deadline = study, engine, say, deadline
+        self._was_lost, self.is_ousted = was_lost, False
         self._begun: list[LiveTrial] = []
-        self._live: dict[Future, LiveTrial] = {}
+        self._live: list[LiveTrial] = []  # the earliest first
+        self._out: list[Future] = []
         self._failed_in_a_row, self._last = 0, ""
         self._started, self._done_before = time.perf_counter(), n_done(study.optuna)
 
@@ -226,16 +241,24 @@ class Driver:
         """Begins trials while results are missing, and takes each job's result to its trial."""
         try:
             while True:
-                self._begin_trials(n_trials)
+                self._employ(n_trials)
                 if not self._live:
                     break
-                self._engine.wait()
-                for future in [future for future in self._live if future.done()]:
-                    trial, error = self._live.pop(future), future.exception()
-                    if not error and isinstance(future.result(), Assembled):
-                        self._begin_trials(n_trials, n_recording=1)
-                    following = trial.fail(error) if error else trial.advance(future.result())
-                    self._follow(trial, following, n_trials)
+                # It may be done already: begun ahead, and ended before it was asked for.
+                while not (done := [trial for trial in self._live if trial.awaited.done()]):
+                    self._wait()
+                for trial in done:
+                    error = trial.awaited.exception()
+                    if not error and isinstance(trial.awaited.result(), Assembled):
+                        self._employ(n_trials, recording=True)
+                    self._follow(
+                        trial,
+                        trial.fail(error) if error else trial.advance(trial.awaited.result()),
+                        n_trials,
+                    )
+        except LockLost:
+            self.is_ousted = True
+            raise
         except BaseException:
             for trial in self._begun:
                 if not trial.is_over:
@@ -273,7 +296,7 @@ class Driver:
             with closed(opened) as run:
                 log_settings(run, config, recipe, study.data, seed)
                 fits = Fits(study, run, recipe, seed)
-                scores[seed] = self._run_to_end(seed_steps(fits), fits.on_epoch)[metric]
+                scores[seed] = self._run_to_end(seed_steps(fits), fits)[metric]
         if not missing:
             return
         values = [scores[seed] for seed in seeds]
@@ -287,20 +310,33 @@ class Driver:
         study.run.tags({"winner_trial": best.number, "winner_seeds": sentence})
         self._say(sentence)
 
-    def _begin_trials(self, n_trials: int, n_recording: int = 0) -> None:
-        """Begins trials while results are missing and workers idle.
+    def _employ(self, n_trials: int, recording: bool = False) -> None:
+        """Gives idle workers the fits of trials under way, and begins trials.
 
-        While one is being recorded only those that are drawn at random, as they need no result.
+        While a trial is recorded only those that are drawn at random, as they need no result.
         """
-        most = min(n_trials, STARTUP_TRIALS) if n_recording else n_trials
+        for trial in self._live:
+            self._run_ahead(trial.fits)
+        most = min(n_trials, STARTUP_TRIALS) if recording else n_trials
         while (
-            n_done(self._study.optuna) + len(self._live) + n_recording < most
-            and len(self._live) < self._engine.n
+            n_done(self._study.optuna) + len(self._live) < most
+            and self._has_room()
             and self._failed_in_a_row < MAX_FAILURES_IN_A_ROW
-            and not self._is_late()
         ):
             trial = self._ask()
+            self._live.append(trial)
             self._follow(trial, trial.begin(), n_trials)
+            if not trial.is_over:
+                self._run_ahead(trial.fits)
+
+    def _run_ahead(self, fits: Fits) -> None:
+        while self._has_room() and (job := fits.job_ahead()):
+            fits.ahead[job.fold] = self._submit(job, fits)
+
+    def _has_room(self) -> bool:
+        """Whether a worker is idle and a new fit may begin."""
+        self._out = [future for future in self._out if not future.done()]
+        return len(self._out) < self._engine.n and not self._is_late()
 
     def _ask(self) -> LiveTrial:
         study = self._study.optuna
@@ -313,11 +349,15 @@ class Driver:
 
     def _follow(self, trial: LiveTrial, following: Job | Outcome, n_trials: int) -> None:
         """Hands a trial's next job to the engine, or says how the trial ended."""
-        if isinstance(following, FitJob) and self._is_late():
+        is_new = isinstance(following, FitJob) and following.fold not in trial.fits.ahead
+        if is_new and self._is_late():
             following = trial.fail(TimeIsUp("TIMEOUT was reached; its recipe is queued"))
         if not isinstance(following, Outcome):
-            self._live[self._engine.submit(following, trial.fits.on_epoch)] = trial
+            trial.awaited = self._submit(following, trial.fits)
             return
+        self._live.remove(trial)
+        for future in trial.fits.ahead.values() if trial.fits else ():
+            self._engine.cancel(future)
         failed = following.state == "FAIL" and not self._is_late()
         self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
         self._last = following.summary
@@ -346,20 +386,53 @@ class Driver:
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _run_to_end(self, steps: Steps, on_epoch: OnEpoch = lambda *_: True) -> dict[str, float]:
-        """The metrics of a seed or a probe: one job after another."""
+    def _run_to_end(self, steps: Steps, fits: Fits | None = None) -> dict[str, float]:
+        """The metrics of a seed or a probe."""
         job = next(steps)
         while True:
             try:
-                job = steps.send(self._result_of(job, on_epoch))
+                job = steps.send(self._result_of(job, fits))
             except StopIteration as end:
                 return end.value
 
-    def _result_of(self, job: Job, on_epoch: OnEpoch = lambda *_: True) -> Result:
-        future = self._engine.submit(job, on_epoch)
+    def _result_of(self, job: Job, fits: Fits | None = None) -> Result:
+        future = self._submit(job, fits)
         while not future.done():
-            self._engine.wait()
+            if fits:
+                self._run_ahead(fits)
+            self._wait()
         return future.result()
+
+    def _wait(self) -> None:
+        self._engine.wait()
+        self._check_lock()
+
+    def _check_lock(self) -> None:
+        """Before each write. Raises `LockLost` where another driver had the study meanwhile."""
+        if self._was_lost():
+            running = self._study.optuna.get_trials(states=(TrialState.RUNNING,))
+            if {trial.trial.number for trial in self._live} - {trial.number for trial in running}:
+                raise LockLost(
+                    "PostgreSQL was away, and another sweep has settled this study meanwhile; the "
+                    "same command goes on."
+                )
+            self._say("PostgreSQL was away; the study's lock is taken again")
+
+    def _submit(self, job: Job, fits: Fits | None) -> Future:
+        """The future of a job, which may have begun before it was asked for."""
+        if not isinstance(job, FitJob):
+            future = self._engine.submit(job, lambda *_: True)
+        elif job.fold in fits.ahead:
+            return fits.ahead.pop(job.fold)
+        else:
+
+            def on_epoch(epoch: int, figures: dict[str, float]) -> bool:
+                self._check_lock()
+                return fits.on_epoch(job.fold, epoch, figures)
+
+            future = self._engine.submit(job, on_epoch)
+        self._out.append(future)
+        return future
 
 
 def prepare(

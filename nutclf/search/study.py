@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nutclf.config import RANGES, WHOLE, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import UserError
+from nutclf.track.postgres import CONNECT, is_postgres
 from nutclf.track.store import BUSY_S, Store, make_whole, sqlite_file
 from nutclf.track.trial_log import flatten
 
@@ -96,8 +97,10 @@ def find_study(store: Store, name: str) -> optuna.Study:
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's records, in a database where others may be writing."""
-    patient = {"connect_args": {"timeout": BUSY_S}} if sqlite_file(url) else None
-    return optuna.storages.RDBStorage(url, patient)
+    how = {"connect_args": {"timeout": BUSY_S}} if sqlite_file(url) else {}
+    if is_postgres(url):  # connections of before a restart are replaced
+        how = {"pool_pre_ping": True, "connect_args": CONNECT}
+    return optuna.storages.RDBStorage(url, how)
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:

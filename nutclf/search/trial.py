@@ -4,6 +4,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -78,31 +79,46 @@ class OpenStudy:
 
 @dataclass
 class Fits:
-    """The fits of one run: a trial's, or those of a recipe from another seed (no `trial`)."""
+    """The fits of one run: a trial's, or those of a recipe from another seed (no `trial`).
+
+    They are asked for, and judged, in one order; workers that are free begin the next ones ahead.
+    """
 
     study: OpenStudy
     run: Run
     recipe: Recipe
     seed: int
     trial: optuna.Trial | None = None
-    fold: int = ALL
     seconds_features: float = 0.0
     seconds_train: float = 0.0
     pruned: str = ""
-    logged: set[int] = field(default_factory=set)
+    ahead: dict[int, Future] = field(default_factory=dict)  # begun before it was asked for, by fold
+    _logged: set[tuple[int, int]] = field(default_factory=set)
+    _left: list[int] = field(init=False)  # folds whose fit has not begun
+
+    def __post_init__(self) -> None:
+        config = self.study.config
+        self._left = [*range(config.n_folds)] if config.objective.cross_validated else []
+        if self.trial is not None or not self._left:
+            self._left.append(ALL)
 
     def job(self, fold: int) -> FitJob:
-        """The next fit."""
-        self.fold, self.logged = fold, set()
+        """The fit that holds this fold out."""
+        if fold in self._left:
+            self._left.remove(fold)
         may_stop = self.trial is not None and not self.study.config.objective.cross_validated
         return FitJob(self.study.setting, self.recipe, self.seed, fold, may_stop)
 
-    def on_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
+    def job_ahead(self) -> FitJob | None:
+        """The next fit that will be asked for unless the trial is stopped; None after the last."""
+        return self.job(self._left[0]) if self._left else None
+
+    def on_epoch(self, fold: int, epoch: int, figures: dict[str, float]) -> bool:
         """Logs an epoch once, whatever attempt it came from; whether the fit goes on."""
-        if epoch in self.logged:
+        if (fold, epoch) in self._logged:
             return True
-        self.logged.add(epoch)
-        prefix = "" if self.fold == ALL else f"fold_{self.fold + 1}/"
+        self._logged.add((fold, epoch))
+        prefix = "" if fold == ALL else f"fold_{fold + 1}/"
         trial_log.log_epochs(self.run, {epoch: figures}, prefix)
         objective = self.study.config.objective
         if self.trial is not None and not objective.cross_validated:
@@ -111,10 +127,10 @@ class Fits:
                 self.pruned = f"poorer than others after epoch {epoch}"
         return not self.pruned
 
-    def done(self, result: FitResult) -> None:
+    def done(self, fold: int, result: FitResult) -> None:
         """Counts a fit, and logs the epochs whose message came too late."""
         for epoch, figures in enumerate(result.history.epochs, start=1):
-            self.on_epoch(epoch, figures)
+            self.on_epoch(fold, epoch, figures)
         if not self.seconds_train:  # the first of its fits; they are all alike
             self.run.params(result.facts)
         self.seconds_features += result.seconds_features
@@ -144,7 +160,7 @@ def trial_steps(fits: Fits) -> Steps:
     if fits.study.config.objective.cross_validated:
         judged = yield from _cross_validate(fits)
     result = yield fits.job(ALL)
-    fits.done(result)
+    fits.done(ALL, result)
     return (yield from _model(fits.study, fits.run, result, judged, result.history))
 
 
@@ -185,7 +201,7 @@ def seed_steps(fits: Fits) -> Steps:
     if fits.study.config.objective.cross_validated:
         return (yield from _cross_validate(fits)).metrics
     result = yield fits.job(ALL)
-    fits.done(result)
+    fits.done(ALL, result)
     return trial_log.log_best(fits.run, result.history)
 
 
@@ -201,7 +217,7 @@ def _cross_validate(fits: Fits) -> Generator[Job, FitResult, Judged]:
     try:
         for fold in range(n_folds):
             result = yield fits.job(fold)
-            fits.done(result)
+            fits.done(fold, result)
             histories.append(result.history)
             held_out.network[:, folds == fold] = result.held_out
             if fits.trial is not None and fold < n_folds - 1:
@@ -274,12 +290,14 @@ class Outcome:
 class LiveTrial:
     """A trial under way: its job is out, and `advance` takes the result.
 
-    `trial` was asked of Optuna, and its recipe is not drawn yet.
+    `trial` was asked of Optuna, and its recipe is not drawn yet. `awaited` is the driver's: the job
+    that it waits for.
     """
 
     def __init__(self, study: OpenStudy, trial: optuna.Trial):
         self._study, self.trial, self._started = study, trial, time.perf_counter()
         self.fits: Fits | None = None
+        self.awaited: Future | None = None
         self.is_over = False
 
     def begin(self) -> Job | Outcome:

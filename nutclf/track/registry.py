@@ -37,7 +37,11 @@ class Registry:
             self.client.create_registered_model(self.name, description=how)
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         found = next((version for version in versions if version.source == model_uri), None)
-        return found or self.client.create_model_version(self.name, model_uri, run_id, tags=tags)
+        _, is_logged, model_id = model_uri.partition("models:/")
+        # A server asks for the id beside the address, a database does not.
+        return found or self.client.create_model_version(
+            self.name, model_uri, run_id, tags=tags, model_id=model_id if is_logged else None
+        )
 
     def describe(self, version: ModelVersion, text: str, tags: dict[str, str]) -> None:
         """Writes a version's description, and tags beside it."""

@@ -7,7 +7,7 @@ import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import quote, urlparse
 
 import mlflow
 from filelock import FileLock, Timeout
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
@@ -23,6 +24,7 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
+from nutclf.track import postgres
 
 EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
 """Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
@@ -69,10 +71,15 @@ class Store:
         """Makes folder and tables, and points MLflow here; several processes may call it at once.
 
         Raises `UserError` when the folder cannot be written, its tables are not those of this
-        MLflow, or a server does not answer within 5 s.
+        MLflow, or a server does not answer within 5 s, or not as it should.
         """
         self.use()
-        way_out = "start it, or unset MLFLOW_TRACKING_URI to use the database in STORE"
+        if postgres.is_postgres(self.optuna_url):
+            postgres.connect(self.optuna_url).close()
+        way_out = (
+            "start it, with this host's name in --allowed-hosts if it says 403, or unset "
+            "MLFLOW_TRACKING_URI to use the database in STORE"
+        )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.lock():
@@ -85,7 +92,8 @@ class Store:
                 elif self.tracking_uri.startswith("http"):
                     server = get_default_host_creds(self.tracking_uri)
                     http_request(server, "/health", "GET", max_retries=0, timeout=_SERVER_S)
-                self.client().search_experiments(max_results=1)
+                first = self.client().search_experiments(max_results=1)
+                self._check_artifacts(first)
                 # Write-ahead logging: the sweep and the UI do not lock each other out.
                 self._pragma("journal_mode=WAL")
         except MlflowException as error:
@@ -100,6 +108,17 @@ class Store:
                 "can be with STORE=, or see with `make doctor` whether FIX=1 mends this one."
             ) from error
         return self
+
+    def _check_artifacts(self, experiments: Sequence[Experiment]) -> None:
+        """Raises `UserError` where a server keeps artifacts in a folder that is not here."""
+        for location in (urlparse(experiment.artifact_location) for experiment in experiments):
+            is_folder = self.tracking_uri.startswith("http") and location.scheme in ("", "file")
+            if is_folder and not os.access(Path(location.path).parent, os.W_OK):
+                raise UserError(
+                    f"The MLflow server at {self.tracking_uri} keeps artifacts in its own folder "
+                    f"{location.path}, which cannot be written from here; start it with "
+                    "--artifacts-destination instead of --default-artifact-root."
+                )
 
     def checkpoint(self) -> None:
         """Moves what write-ahead logging holds back into the database file: a copy is whole."""
@@ -190,19 +209,29 @@ def made_aside(database: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lock_study(store: Store, study_name: str) -> AbstractContextManager[None]:
-    """Only one driver sweeps a study; entering raises `UserError` while another does."""
+def lock_study(store: Store, study_name: str) -> AbstractContextManager[Callable[[], bool]]:
+    """Only one driver sweeps a study; entering raises `UserError` while another does.
+
+    Gives a function to be asked before each write: whether the lock was lost, and taken again. A
+    file's cannot be; see `AdvisoryLock.was_lost`.
+    """
     return _hold(
-        study_lock(store, study_name),
+        store,
+        "study",
+        study_name,
         f"Study {study_name!r} is being swept by",
         "wait for it, stop it, or give that sweep more workers with WORKERS=.",
     )
 
 
-def lock_model(store: Store, name: str, patience_s: float = 120.0) -> AbstractContextManager[None]:
+def lock_model(
+    store: Store, name: str, patience_s: float = 120.0
+) -> AbstractContextManager[Callable[[], bool]]:
     """Only one promotion at a time decides on a model; entering raises `UserError` in the end."""
     return _hold(
-        _lock_file(store, store.tracking_uri, "model", name),
+        store,
+        "model",
+        name,
         f"A promotion to model {name!r} is under way by",
         "when it has ended, give `make promote` with the same STUDY and DATA.",
         patience_s,
@@ -210,11 +239,13 @@ def lock_model(store: Store, name: str, patience_s: float = 120.0) -> AbstractCo
 
 
 def study_lock(store: Store, study_name: str) -> Path:
-    """The lock file of a study; with a server for Optuna, whoever has another STORE has another."""
-    return _lock_file(store, store.optuna_url, "study", study_name)
+    """The lock file of a study, where Optuna's records are no server's."""
+    return _lock_file(store, "study", study_name)
 
 
-def _lock_file(store: Store, url: str, kind: str, name: str) -> Path:
+def _lock_file(store: Store, kind: str, name: str) -> Path:
+    # A study's lock lies beside Optuna's database, a model's beside MLflow's.
+    url = store.optuna_url if kind == "study" else store.tracking_uri
     folder = (database.parent if (database := sqlite_file(url)) else store.folder) / "locks"
     # Names may be long, or differ only in what a file name cannot show.
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -222,11 +253,23 @@ def _lock_file(store: Store, url: str, kind: str, name: str) -> Path:
 
 
 @contextmanager
-def _hold(lock_file: Path, what: str, way_out: str, patience_s: float = 0.5) -> Iterator[None]:
-    """Holds a lock; the system lets go of it when the process ends, also after SIGKILL.
+def _hold(
+    store: Store, kind: str, name: str, what: str, way_out: str, patience_s: float = 0.5
+) -> Iterator[Callable[[], bool]]:
+    """Holds a lock, which ends with its process, also after SIGKILL.
 
     It waits even for a driver: others may only look at the lock, or be about to sign as its holder.
     """
+    if postgres.is_postgres(store.optuna_url):
+        shared = _advisory(store, kind, name)
+        try:
+            if not shared.acquire(patience_s):
+                raise UserError(f"{what} {shared.holder() or 'another session'}; {way_out}")
+            yield shared.was_lost
+        finally:
+            shared.release()
+        return
+    lock_file = _lock_file(store, kind, name)
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock, signature = FileLock(lock_file), lock_file.with_suffix(".txt")
     try:
@@ -237,10 +280,21 @@ def _hold(lock_file: Path, what: str, way_out: str, patience_s: float = 0.5) -> 
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         me = f"{user_name()}@{socket.gethostname()} (pid {os.getpid()}) since {since}"
         signature.write_text(me, encoding="utf-8")
-        yield
+        yield lambda: False
     finally:
         signature.unlink(missing_ok=True)
         lock.release()
+
+
+def _advisory(store: Store, kind: str, name: str) -> postgres.AdvisoryLock:
+    return postgres.AdvisoryLock(store.optuna_url, f"{kind} {name!r}", user_name())
+
+
+def who_sweeps(store: Store, study_name: str) -> str:
+    """Who is at work on a study now, as `holder` says; "" for nobody."""
+    if postgres.is_postgres(store.optuna_url):
+        return _advisory(store, "study", study_name).holder()
+    return holder(study_lock(store, study_name))
 
 
 def holder(lock_file: Path) -> str:
@@ -260,6 +314,8 @@ def _signed(lock_file: Path) -> str:
 
 def swept_studies(store: Store) -> list[str]:
     """Who sweeps a study of the store now."""
+    if postgres.is_postgres(store.optuna_url):
+        return postgres.holders(store.optuna_url)
     files = sorted(study_lock(store, "").parent.glob("study-*.lock"))
     return [who for file in files if (who := holder(file))]
 

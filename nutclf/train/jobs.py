@@ -88,7 +88,7 @@ def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> Result:
     `say` takes a line of progress for a person. Raises `UserError`: the images or weights here are
     not those of the job; `NonFiniteLoss`: the recipe cannot be trained.
     """
-    bench, folds = _open(job.setting, say), job.setting.data.split("train")["fold"].to_numpy()
+    bench, folds = open_bench(job.setting, say), job.setting.data.split("train")["fold"].to_numpy()
     if isinstance(job, FitJob):
         rows = None if job.fold == ALL else np.flatnonzero(folds != job.fold)
         return bench.fit(job.recipe, job.seed, rows, on_epoch)
@@ -116,7 +116,11 @@ def assembled(
         return Assembled(file.read_bytes(), y_prob, accuracy, rate)
 
 
-def _open(setting: Setting, say: Callable[[str], None]) -> Workbench:
+def open_bench(setting: Setting, say: Callable[[str], None]) -> Workbench:
+    """The study's images and network, opened once in a process.
+
+    Raises `UserError`: there are none, or they are not the study's.
+    """
     global _bench  # noqa: PLW0603 - a process serves one study at a time
     config, data, digest = setting.config, setting.data, setting.digest
     key = (config, data.fingerprint, digest)

@@ -24,19 +24,21 @@ from nutclf.train.workbench import FitResult
 class Scripted:
     """An engine whose fits end as they are told to, by the number of the fit; trains nothing."""
 
-    def __init__(self, keras_file, *, n=1, ends=None, seconds=0.0):
+    def __init__(self, keras_file, *, n=1, ends=None, seconds=0.0, last_first=False):
         self.n, self._file, self._ends, self._seconds = n, keras_file, ends or {}, seconds
-        self.jobs, self._out = [], []
+        self._which = -1 if last_first else 0
+        self.jobs, self.cancelled, self._out, self._given = [], [], [], []
 
     def submit(self, job, on_epoch):
         future = Future()
         self.jobs.append(job)
+        self._given.append((job, future))
         self._out.append((future, job, on_epoch))
-        assert len(self._out) <= self.n
+        assert sum(isinstance(one, FitJob) for _, one, _ in self._out) <= self.n
         return future
 
     def wait(self):
-        future, job, on_epoch = self._out.pop(0)
+        future, job, on_epoch = self._out.pop(self._which)
         if not isinstance(job, FitJob):
             n_valid = len(job.setting.data.split("valid"))
             future.set_result(Assembled(self._file, _likely(n_valid), 1 / 3, 100.0))
@@ -59,6 +61,12 @@ class Scripted:
         if on_epoch(1, figures):
             future.set_result(self._result(job, [figures]))
         else:
+            future.set_exception(Stopped())
+
+    def cancel(self, future):
+        self.cancelled.append(next(job for job, given in self._given if given is future))
+        self._out = [one for one in self._out if one[0] is not future]
+        if not future.done():
             future.set_exception(Stopped())
 
     @property
@@ -178,6 +186,29 @@ def test_cross_validation_fits_each_fold_and_then_everything(drive, tiny_config)
     (run,) = runs_of(study)
     assert run.data.metrics["cv_accuracy"] == pytest.approx(1 / 3)
     assert run.data.metrics["fold_3/valid_loss"] == 1.0
+
+
+def test_free_workers_take_the_next_folds_of_the_earliest_trial(drive, tiny_config):
+    """Whatever order the fits end in, the trial judges them in that of one worker."""
+    config = replace(tiny_config, objective=OBJECTIVES["cv"], n_folds=3)
+    study, engine, _ = drive(3, config, n=3, ends={2: NonFiniteLoss("in epoch 1")}, last_first=True)
+    assert [job.fold for job in engine.fits[:4]] == [0, 1, 2, ALL]
+    recipes = list(dict.fromkeys(job.recipe for job in engine.fits))
+    begun = [recipes.index(job.recipe) for job in engine.fits]
+    assert begun[:5] == [0, 0, 0, 0, 1], "a trial begins once no fit of the earlier ones is left"
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert runs_of(study)[0].data.tags["reason"] == "NonFiniteLoss: in epoch 1"
+    assert [job.fold for job in engine.cancelled if job.recipe == recipes[0]] == [ALL]
+
+
+def test_fits_of_a_stopped_trial_are_cancelled(drive, tiny_config, monkeypatch):
+    monkeypatch.setattr("nutclf.search.trial.behind", lambda right, leader: True)
+    config = replace(tiny_config, objective=OBJECTIVES["cv"], n_folds=3)
+    study, engine, _ = drive(4, config, n=2)
+    assert states(study)[-1] == "PRUNED", "those before began without a leader"
+    last = list(dict.fromkeys(job.recipe for job in engine.fits))[-1]
+    assert [job.fold for job in engine.fits if job.recipe == last] == [0, 1]
+    assert [job.fold for job in engine.cancelled if job.recipe == last] == [1]
 
 
 def test_after_the_timeout_no_new_fit_begins_and_the_recipe_is_queued(

@@ -250,6 +250,21 @@ def test_a_server_that_does_not_answer_is_asked_once(tmp_path, free_port, monkey
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
 
 
+@pytest.mark.slow
+def test_a_server_that_does_not_serve_this_client_is_refused(server, tmp_path):
+    allowed = f"127.0.0.1:{server.port}"
+    server.options = ("--allowed-hosts", allowed, "--no-serve-artifacts")
+    server.options += ("--default-artifact-root", "/nowhere/artifacts")
+    with server():
+        for address, says in (
+            (f"http://localhost:{server.port}", r"403.*--allowed-hosts"),
+            (f"http://{allowed}", r"own folder /nowhere/artifacts.*--artifacts-destination"),
+        ):
+            there = Store.at(tmp_path / "store", {"MLFLOW_TRACKING_URI": address})
+            with pytest.raises(UserError, match=says):
+                there.prepare()
+
+
 def test_a_second_driver_is_refused_until_the_first_one_ends_or_is_killed(tmp_path):
     store = Store.at(tmp_path, {})
     first = run_script(HOLDER, tmp_path)

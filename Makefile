@@ -11,7 +11,7 @@ TIMEOUT ?=
 DATA ?= auto
 STORE ?= mlruns
 WEIGHTS ?= pretrained
-MODEL ?= nutclf
+MODEL ?=
 OBJECTIVE ?= auto
 WORKERS ?=
 RAY ?=
@@ -45,30 +45,30 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv $(MANY) ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS RAY STORE]
-	@$(NUTCLF) sweep --study "$$STUDY" --name "$$NAME" $${TRIALS:+--trials "$$TRIALS"} --timeout "$$TIMEOUT" --data "$$DATA" --objective "$$OBJECTIVE" --weights "$$WEIGHTS" $${WORKERS:+--workers "$$WORKERS"} --ray "$$RAY" --cpus-per-fit "$$CPUS_PER_FIT" --backbone "$$BACKBONE"
+	@$(NUTCLF) sweep --study "$$STUDY" --name "$$NAME" $${TRIALS:+--trials "$$TRIALS"} --timeout "$$TIMEOUT" --data "$$DATA" --objective "$$OBJECTIVE" --weights "$$WEIGHTS" $${WORKERS:+--workers "$$WORKERS"} --ray "$$RAY" --cpus-per-fit "$$CPUS_PER_FIT" --backbone "$$BACKBONE" --model "$$MODEL"
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
-	@$(NUTCLF) promote --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --force "$$FORCE"
+	@$(NUTCLF) promote --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --model "$$MODEL" --force "$$FORCE"
 
 predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [MODEL STORE]
 	@test -n "$$IMAGE" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
 	@if test -e "$$IMAGE"; then set -- "$$IMAGE"; else eval "set -- $$IMAGE"; fi; \
-	$(NUTCLF) predict --model "$$MODEL" -- "$$@"
+	$(NUTCLF) predict --model "$${MODEL:-nutclf}" -- "$$@"
 
 ui: .venv ## Open the MLflow UI on the records [PORT=5000 STORE]
 	@$(NUTCLF) ui --port "$${PORT:-5000}"
 
 serve: .venv ## The champion over HTTP: POST photographs to /invocations [PORT=8000 MODEL STORE]
-	@$(NUTCLF) serve --port "$${PORT:-8000}" --model "$$MODEL"
+	@$(NUTCLF) serve --port "$${PORT:-8000}" --model "$${MODEL:-nutclf}"
 
 export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [MODEL OUT DATA STORE]
-	@$(NUTCLF) export --to "$$TO" --model "$$MODEL" --out "$$OUT" --data "$$DATA"
+	@$(NUTCLF) export --to "$$TO" --model "$${MODEL:-nutclf}" --out "$$OUT" --data "$$DATA"
 
 audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
-	@$(NUTCLF) audit --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE"
+	@$(NUTCLF) audit --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --model "$$MODEL"
 
 report: .venv ## One page on a study, to be read without network: ranking, curves, mistakes [STUDY DATA STORE]
-	@$(NUTCLF) report --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE"
+	@$(NUTCLF) report --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --model "$$MODEL"
 
 ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
 	@$(NUTCLF) ladder --backbone "$${BACKBONE:-mobilenetv2}" --data "$$DATA"

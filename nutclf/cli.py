@@ -42,6 +42,8 @@ _OBJECTIVE_HELP = (
 ObjectiveOption = Annotated[str, typer.Option(help=_OBJECTIVE_HELP)]
 StoreOption = Annotated[str, typer.Option(envvar="NUTCLF_STORE", help="Folder of the records.")]
 ModelOption = Annotated[str, typer.Option(help="Name of the registered model.")]
+_OWN_MODEL_HELP = "Name of experiment and registered model; the data set's own if empty."
+OwnModelOption = Annotated[str, typer.Option("--model", help=_OWN_MODEL_HELP)]
 _WEIGHTS_HELP = "pretrained, or random to try the machinery without weights."
 WeightsOption = Annotated[str, typer.Option(help=_WEIGHTS_HELP)]
 _BACKBONE_HELP = "A network of keras.applications in lower case; the study's own if empty."
@@ -73,6 +75,7 @@ def sweep(  # noqa: PLR0913 - as many as a person may set
         int, typer.Option(min=1, help="Of a cluster; a node with GPUs gives one of those instead.")
     ] = 1,
     backbone: BackboneOption = "",
+    model: OwnModelOption = "",
 ) -> None:
     """Search the recipe, record every trial, promote the best model."""
     timeout_s = seconds_of(timeout)
@@ -82,17 +85,17 @@ def sweep(  # noqa: PLR0913 - as many as a person may set
         from nutclf.search.driver import sweep as run_sweep
         from nutclf.search.explain import explain
 
-        config, source = _open_study_on_data(study, name, data, objective, backbone)
-        records, model = _open_store(store), _experiment(source)
+        config, source = _open_study_on_data(study, name, data, objective, backbone, model)
+        records = _open_store(store)
         trials = trials or _TRIALS[source.kind]
         limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
         run_sweep(config, source, records, _open_features(), engine, _say, **limits)
     verdict = _promote_best(records, config, source)
-    typed = _as_typed(study, name, trials, data, objective, weights, backbone)
+    typed = _as_typed(study, name, trials, data, objective, weights, backbone, model)
     explain(records, config, source, _say, typed)
     _say("")
     _say(f"Look at it:   make ui{_store_hint(store)}")
-    hint = _store_hint(store) + ("" if model == "nutclf" else f" MODEL={model}")
+    hint = _store_hint(store) + ("" if source.model == "nutclf" else f" MODEL={source.model}")
     _say(f"Use it:       make predict IMAGE=photo.jpg{hint}   ({verdict.uri})")
 
 
@@ -158,6 +161,7 @@ def report(
     data: DataOption = "auto",
     objective: ObjectiveOption = "auto",
     backbone: BackboneOption = "",
+    model: OwnModelOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Write one page on a study: ranking, curves, mistakes, verdict."""
@@ -167,9 +171,9 @@ def report(
     from nutclf.search.study import find_study
     from nutclf.track.studies import read_study
 
-    config, source = _open_study_on_data(study, name, data, objective, backbone)
+    config, source = _open_study_on_data(study, name, data, objective, backbone, model)
     records = _open_store(store).prepare()
-    found = read_study(records, _experiment(source), config, source.data.fingerprint)
+    found = read_study(records, source.model, config, source.data.fingerprint)
     explain(records, config, source, _say)
     shares = importances(find_study(records, config.name))
     page = draw_page(found, read_evidence(found), shares, source.root)
@@ -183,13 +187,14 @@ def audit(
     data: DataOption = "auto",
     objective: ObjectiveOption = "auto",
     backbone: BackboneOption = "",
+    model: OwnModelOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Find broken files, copies, leaks and doubtful labels."""
     quiet()
     from nutclf.audit.images import audit_images, audit_lines
 
-    config, source = _open_study_on_data(study, name, data, objective, backbone)
+    config, source = _open_study_on_data(study, name, data, objective, backbone, model)
     seed_everything(config.seed)
     found = audit_images(config, source, _open_store(store), _open_features(), _say)
     for line in ("", *audit_lines(found)):
@@ -231,13 +236,14 @@ def promote(
         str, typer.Option(help="Your reason to promote it whatever the comparison says.")
     ] = "",
     backbone: BackboneOption = "",
+    model: OwnModelOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Register a study's best model; champion if it beats the present."""
     quiet()
     from nutclf.search.explain import explain
 
-    config, source = _open_study_on_data(study, name, data, objective, backbone)
+    config, source = _open_study_on_data(study, name, data, objective, backbone, model)
     records = _open_store(store).prepare()
     _promote_best(records, config, source, force)
     explain(records, config, source, _say)
@@ -353,15 +359,23 @@ def load_study(study: str, name: str = ""):
     return dataclasses.replace(module.STUDY, name=name) if name else module.STUDY
 
 
-def _open_study_on_data(study: str, name: str, data: str, objective: str, backbone: str = ""):
+def _open_study_on_data(
+    study: str, name: str, data: str, objective: str, backbone: str, model: str
+):
     """The study of experiments/ as it runs on the data that were found, and those data."""
     from nutclf.model.backbones import find_spec
     from nutclf.search.driver import for_data, with_backbone, with_objective
 
     config = load_study(study, name)  # a misspelt name is told before any data are fetched
     find_spec(backbone or config.backbone)
-    source = _find_data(data)
-    config = with_backbone(with_objective(for_data(config, source.kind), objective), backbone)
+    if re.search(r"[^\w-]", model) or len(model) > 100:
+        raise UserError(
+            f"MODEL is {model!r}; allowed: up to 100 letters, digits, hyphens and underscores."
+        )
+    source = dataclasses.replace(_find_data(data), name=model)
+    if source.kind == "drawn" and source.model == "nutclf":
+        raise UserError("MODEL is 'nutclf', which photographs have; drawn nuts need another name.")
+    config = with_backbone(with_objective(for_data(config, source), objective), backbone)
     return config, source
 
 
@@ -423,13 +437,6 @@ def _open_engine(workers: int | None, ray: str, cpus_per_fit: int):
     return engine
 
 
-def _experiment(source) -> str:
-    """Experiment, and registered model, of a data set."""
-    from nutclf.track.store import EXPERIMENTS
-
-    return EXPERIMENTS[source.kind]
-
-
 def _promote_best(store, config, source, force: str = ""):
     """Promotes, and prints the verdict."""
     from nutclf.data.duplicates import leaked_test_images
@@ -437,7 +444,7 @@ def _promote_best(store, config, source, force: str = ""):
 
     verdict = promote_study(
         store,
-        _experiment(source),
+        source.model,
         config.name,
         config.objective,
         _splits_of(source),
@@ -451,11 +458,18 @@ def _promote_best(store, config, source, force: str = ""):
 
 
 def _as_typed(
-    study: str, name: str, trials: int, data: str, objective: str, weights: str, backbone: str
+    study: str,
+    name: str,
+    trials: int,
+    data: str,
+    objective: str,
+    weights: str,
+    backbone: str,
+    model: str,
 ) -> str:
     """The sweep as a person types it again; what has its default is left out."""
     given = {"NAME": name, "DATA": data, "OBJECTIVE": objective, "WEIGHTS": weights}
-    given |= {"BACKBONE": backbone}
+    given |= {"BACKBONE": backbone, "MODEL": model}
     said = {key: value for key, value in given.items() if value not in ("", "auto", "pretrained")}
     settings = {"STUDY": study, "TRIALS": str(trials)} | said
     return " ".join(["make sweep", *(f"{k}={shlex.quote(v)}" for k, v in settings.items())])

@@ -20,7 +20,7 @@ from nutclf.errors import UserError
 from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
 from nutclf.model.backbones import find_spec
 from nutclf.track.runs import DataRecord, file_name, quoted, study_run, write_json
-from nutclf.track.store import EXPERIMENTS, Store
+from nutclf.track.store import Store
 from nutclf.train.feature_store import FeatureStore
 
 FOLDER = "audit"
@@ -70,7 +70,7 @@ def audit_images(
     `UserError` when the study was begun on other data, or the store cannot be written.
     """
     side, record = config.image_size or find_spec(config.backbone).image_size, DataRecord.of(source)
-    experiment = store.prepare().experiment_id(EXPERIMENTS[source.kind])
+    experiment = store.prepare().experiment_id(source.model, source.data.classes)
     check_same_data(store, experiment, config.name, record)
     files = audit_files(source.data, side)
     labels = audit_labels(config, source.data, store, experiment, features, say)

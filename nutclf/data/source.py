@@ -1,5 +1,6 @@
 """Where the images come from: the photographs if they can be had, else drawings, and it says so."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from nutclf.data.kaggle import DataUnavailable, fetch
 from nutclf.errors import UserError
 
 LOCAL_FOLDER = "data/tree-nuts"
+NUTS, DRAWN = "nutclf", "nutclf-drawn"
+"""Experiment, and registered model, of the tree nuts and of drawings."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,26 @@ class DataSource:
     """A data set that was found and checked."""
 
     data: DataSet
-    kind: Literal["photographs", "drawn"]  # records of the two never mix
+    kind: Literal["photographs", "drawn"]
     origin: str  # a sentence for the banner: what this is, and where it came from
+    name: str = ""  # given by a person, see `model`
 
     @property
     def root(self) -> Path:
         """The folder on disk, absolute."""
         return self.data.root
+
+    @property
+    def model(self) -> str:
+        """Name of experiment and registered model: records of two data sets never mix.
+
+        Other images than tree nuts have the name of their folder.
+        """
+        if self.name or self.kind == "drawn":
+            return self.name or DRAWN
+        if set(self.data.classes) <= set(drawn.KINDS):
+            return NUTS
+        return re.sub(r"[^\w-]+", "-", self.root.name.lower()).strip("-")[:100] or "images"
 
 
 def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSource:

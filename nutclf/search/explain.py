@@ -17,7 +17,7 @@ from nutclf.track.notes import write_experiment_note, write_study_note
 from nutclf.track.pictures import record_gradcam, record_mistakes
 from nutclf.track.registry import model_uri
 from nutclf.track.runs import Run
-from nutclf.track.store import EXPERIMENTS, Store
+from nutclf.track.store import Store
 from nutclf.track.studies import read_study
 
 FEWEST, FEWEST_TO_WEIGH = 2, 20
@@ -85,7 +85,7 @@ def explain(
 
 
 def _explain(store: Store, config: StudyConfig, source: DataSource, command: str) -> None:
-    experiment, root = EXPERIMENTS[source.kind], source.root
+    experiment, root = source.model, source.root
     record = read_study(store, experiment, config, source.data.fingerprint)
     if command:
         packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)

@@ -21,7 +21,7 @@ searched and how to read it. Its trials are its child runs, with telling names: 
 menu "Views" has them, too.
 """
 _TITLES = {
-    "photographs": "Fine-tuned ImageNet networks on photographs of tree nuts",
+    "photographs": "Fine-tuned ImageNet networks on photographs",
     "drawn": "Drawn images: a demonstration. Nothing measured here holds for real nuts.",
 }
 _DRAWN = "**Drawn images: nothing here holds for real nuts.**\n\n"

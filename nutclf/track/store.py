@@ -2,7 +2,9 @@
 
 import getpass
 import hashlib
+import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -26,12 +28,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from nutclf.errors import UserError
 from nutclf.track import postgres
 
-EXPERIMENTS = {"photographs": "nutclf", "drawn": "nutclf-drawn"}
-"""Experiment, and registered model, by kind of data: drawn results never mix with real ones."""
-
 BUSY_S = 60.0  # SQLite lets one process write at a time: so long the others wait
 _SERVER_S = 5  # MLflow itself asks a server that is away for four minutes
 _SQLITE = "sqlite:///"
+_SERVERS = (_SQLITE, "http://", "https://")
+_HOST = re.compile(r"[\w.-]+:\d+(/|$)")
+_CLASSES, _TAG_LENGTH = "classes", 4000  # tag of an experiment, characters
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,31 @@ class Store:
     def at(cls, folder: str | Path, environ: Mapping[str, str]) -> "Store":
         """The store in `folder`, unless the environment names servers of its own.
 
-        Raises `UserError` when MLFLOW_TRACKING_URI names a file store.
+        Raises `UserError` when they name what cannot be used.
         """
         root = Path(folder).expanduser().resolve()
         explicit = environ.get("MLFLOW_TRACKING_URI", "")
-        if explicit and urlparse(explicit).scheme in ("", "file"):
+        if explicit and not explicit.startswith(_SERVERS):
+            hint = f"; if it is a server: http://{explicit}" if _HOST.match(explicit) else ""
             raise UserError(
-                f"MLFLOW_TRACKING_URI is {explicit!r}, a file store, which MLflow 3.13 and later "
-                "refuse; unset it to use the database in STORE, or name a server or a sqlite file."
+                f"MLFLOW_TRACKING_URI is {explicit!r}; allowed: the address of an MLflow server "
+                f"(http://host:5000) or of a SQLite file (sqlite:////folder/mlflow.db){hint}. "
+                "Unset it to use the database in STORE; a database on a server belongs behind "
+                "`mlflow server --backend-store-uri`."
             )
+        trials = environ.get("NUTCLF_OPTUNA_STORAGE", "")
+        if trials and not trials.startswith((_SQLITE, "postgresql://", "postgresql+psycopg://")):
+            raise UserError(
+                f"NUTCLF_OPTUNA_STORAGE is {trials!r}; allowed: sqlite:////folder/optuna.db, or "
+                "postgresql+psycopg://user:password@host/database. Unset it to use the database in "
+                "STORE."
+            )
+        # Without a driver in its address SQLAlchemy takes one that is not installed.
+        trials = re.sub("^postgresql:", "postgresql+psycopg:", trials)
         return cls(
             folder=root,
             tracking_uri=explicit or f"{_SQLITE}{root / 'mlflow.db'}",
-            optuna_url=environ.get("NUTCLF_OPTUNA_STORAGE") or f"{_SQLITE}{root / 'optuna.db'}",
+            optuna_url=trials or f"{_SQLITE}{root / 'optuna.db'}",
             # Beside a database alone MLflow would put artifacts into the current folder.
             artifact_root=None if explicit.startswith("http") else root / "artifacts",
         )
@@ -138,15 +152,27 @@ class Store:
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
 
-    def experiment_id(self, name: str) -> str:
-        """The id of the experiment called `name`, made when missing, its artifacts in the store."""
-        client = self.client()
+    def experiment_id(self, name: str, classes: Sequence[str] = ()) -> str:
+        """The id of the experiment called `name`, made when missing, its artifacts in the store.
+
+        Raises `UserError` where it holds records of other classes than these, if any are given.
+        """
+        client, said = self.client(), json.dumps(classes, ensure_ascii=False)[:_TAG_LENGTH]
         with self.lock():
             if found := client.get_experiment_by_name(name):
+                held = found.tags.get(_CLASSES, said)
+                if classes and held != said:
+                    raise UserError(
+                        f"The records called {name!r} are of other images, with the classes "
+                        f"{held[:200]}; give these another name with MODEL=, or another STORE=."
+                    )
+                if classes and _CLASSES not in found.tags:
+                    client.set_experiment_tag(found.experiment_id, _CLASSES, said)
                 return found.experiment_id
             location = (self.artifact_root / name).as_uri() if self.artifact_root else None
             # Tells the UI to show training runs first, not traces of language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
+            tags |= {_CLASSES: said} if classes else {}
             return client.create_experiment(name, artifact_location=location, tags=tags)
 
     def lock(self) -> FileLock:

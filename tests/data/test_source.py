@@ -1,6 +1,7 @@
 """The right images are found in the right order, and a wrong name never falls back."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -71,3 +72,14 @@ def test_drawn_images_are_made_under_the_workdir_and_auto_says_that_they_are_non
     assert "To use photographs set NUTCLF_DATA to a folder" in fallen_back.origin
     assert "data/tree-nuts/" in fallen_back.origin
     assert "Kaggle" in fallen_back.origin
+
+
+def test_records_have_the_name_of_the_data(tree, tmp_path):
+    """`tree` has two of the ten nuts."""
+    assert resolve(str(tree), environ={}, workdir=tmp_path).model == "nutclf"
+    for split in SPLITS:
+        (tree / split / "almonds").rename(tree / split / "beans")
+    (tree.rename(tmp_path / "Bohnen & Nüsse!")).joinpath("x").touch()
+    source = resolve("Bohnen & Nüsse!", environ={}, workdir=tmp_path)
+    assert source.model == "bohnen-nüsse"
+    assert replace(source, name="mine").model == "mine"

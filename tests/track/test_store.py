@@ -1,6 +1,7 @@
 """Where records go: one place, made whole or not at all, and locked by one driver."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -92,10 +93,34 @@ def run_script(script, *arguments):
     )
 
 
-@pytest.mark.parametrize("address", ["./mlruns", "mlruns", "/data/mlruns", "file:///data/mlruns"])
-def test_a_file_store_is_refused(tmp_path, address):
-    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI is .*mlruns.*unset it"):
+@pytest.mark.parametrize(
+    ("address", "answer"),
+    [
+        ("mlruns", "allowed: the address of an MLflow server"),
+        ("file:///tmp/mlruns", "allowed: the address of an MLflow server"),
+        ("databricks", "allowed: the address of an MLflow server"),
+        ("localhost:5000", "if it is a server: http://localhost:5000. Unset"),
+        ("postgresql://u:p@127.0.0.1/x", "behind `mlflow server --backend-store-uri`"),
+    ],
+)
+def test_an_address_that_is_no_server_is_refused(tmp_path, address, answer):
+    with pytest.raises(UserError, match=re.escape(f"MLFLOW_TRACKING_URI is {address!r}")) as raised:
         Store.at(tmp_path, {"MLFLOW_TRACKING_URI": address})
+    assert answer in str(raised.value)
+
+
+@pytest.mark.parametrize("address", ["journal.log", "mysql://u@h/x", "redis://h", "/x/optuna.db"])
+def test_a_storage_that_optuna_gets_not_from_us_is_refused(tmp_path, address):
+    with pytest.raises(UserError, match=re.escape(f"STORAGE is {address!r}; allowed: sqlite:")):
+        Store.at(tmp_path, {"NUTCLF_OPTUNA_STORAGE": address})
+
+
+def test_records_of_other_classes_need_another_name(store):
+    here = store.prepare().experiment_id("beans", ("black", "white"))
+    assert store.experiment_id("beans", ("black", "white")) == here
+    assert store.experiment_id("beans") == here
+    with pytest.raises(UserError, match=r"called 'beans' are of other images, .*black.*MODEL="):
+        store.experiment_id("beans", ("black", "green"))
 
 
 def test_an_explicit_database_wins(store, tmp_path, monkeypatch):

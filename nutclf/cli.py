@@ -325,7 +325,7 @@ def _server_that_is_away(error: BaseException | None) -> str:
     while error is not None:
         if type(error).__module__.startswith("psycopg"):
             return "PostgreSQL"
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return ""
 
 

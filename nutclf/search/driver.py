@@ -259,7 +259,6 @@ class Driver:
                         n_trials,
                     )
         except LockLost:
-            self.is_ousted = True
             raise
         except BaseException:
             for trial in self._begun:
@@ -411,14 +410,19 @@ class Driver:
 
     def _check_lock(self) -> None:
         """Before each write. Raises `LockLost` where another driver had the study meanwhile."""
-        if self._was_lost():
+        try:
+            if not self._was_lost():
+                return
             running = self._study.optuna.get_trials(states=(TrialState.RUNNING,))
             if {trial.trial.number for trial in self._live} - {trial.number for trial in running}:
                 raise LockLost(
                     "PostgreSQL was away, and another sweep has settled this study meanwhile; the "
                     "same command goes on."
                 )
-            self._say("PostgreSQL was away; the study's lock is taken again")
+        except LockLost:
+            self.is_ousted = True
+            raise
+        self._say("PostgreSQL was away; the study's lock is taken again")
 
     def _submit(self, job: Job, fits: Fits | None) -> Future:
         """The future of a job, which may have begun before it was asked for."""

@@ -60,7 +60,7 @@ def connect(url: str, user: str = ""):
 
 
 class LockLost(UserError):
-    """Another driver took over while the database was away: this one must not write any more."""
+    """The database stays away, or another driver has taken over: this one writes nothing more."""
 
 
 class AdvisoryLock:
@@ -89,7 +89,7 @@ class AdvisoryLock:
     def was_lost(self) -> bool:
         """Whether the connection was lost, and the lock taken again: to be asked before a write.
 
-        Raises `LockLost` where somebody else has it now, `UserError` where the database stays away.
+        Raises `LockLost` where somebody else has it now, or the database stays away.
         """
         import psycopg
 
@@ -107,9 +107,9 @@ class AdvisoryLock:
                 )
             except LockLost:
                 raise
-            except UserError:
+            except UserError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise LockLost(str(error)) from error
                 time.sleep(1)
 
     def holder(self) -> str:

@@ -317,7 +317,8 @@ def test_the_mlflow_server_away_for_half_a_minute(start, whole, mlflow_server):
 def test_postgresql_restarted_between_two_trials(start, whole, postgres):
     sweep = start()
     sweep.until("trial 0")
-    sweep.process.send_signal(signal.SIGSTOP)  # not in the middle of a query
+    time.sleep(2)  # until the next trial has begun: Optuna is then left alone
+    sweep.process.send_signal(signal.SIGSTOP)
     postgres.control("restart")
     sweep.process.send_signal(signal.SIGCONT)
     whole(sweep)

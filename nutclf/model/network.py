@@ -85,7 +85,7 @@ class Deployable:
     are all that differs between most trials. A whole takes RGB 0..255 (uint8 or float)
     [B, H, W, 3], crops it to a square, resizes it, draws the ensemble's views of that, and gives
     the mean of its layer "network" over them, probabilities [B, n_classes]. That layer has frozen
-    features of its views beside them, which `with_features` brings out.
+    pooled features of its views beside them, [B, F].
     """
 
     def __init__(self, backbone: Backbone, n_classes: int):
@@ -163,14 +163,6 @@ class Deployable:
             by_view = keras.ops.reshape(each, (len(seen), -1, self._n_classes))
             each = keras.ops.mean(by_view, axis=0)
         return keras.Model(pixels, each, name="nutclf")
-
-
-def with_features(whole: keras.Model) -> keras.Model | None:
-    """The same network by view: raw pixels [B, H, W, 3] to probabilities [V * B, n_classes] and
-    frozen features [V * B, F], view after view. None for a model that was logged before 0.4."""
-    if "views" not in [layer.name for layer in whole.layers]:
-        return None
-    return keras.Model(whole.input, whole.get_layer("network")(whole.get_layer("views").output))
 
 
 def of_one_view(whole: keras.Model) -> keras.Model:

@@ -48,8 +48,11 @@ _HEADERS = {
 _log = logging.getLogger("nutclf.serve")
 
 
-class _Refused(Exception):
-    """A request that is not answered, and why, in one sentence."""
+class _Refused(MultiPartException):
+    """A request that is not answered, and why, in one sentence.
+
+    Of the parser's own kind: then it closes the files that it has begun.
+    """
 
     def __init__(self, problem: str, status: int = 400):
         super().__init__(problem if status == 503 else f"{problem}; {_SEND}")
@@ -266,7 +269,7 @@ async def _guarded(desk: Desk, request: Request, respond: Callable) -> Response:
             async for _ in request.stream():
                 pass
     headers = {"Retry-After": "1"} if refused.status == 503 else None
-    return _json({"error": str(refused)}, refused.status, headers)
+    return _json({"error": refused.message}, refused.status, headers)
 
 
 async def _photographs(request: Request) -> list[tuple[str, bytes]]:
@@ -289,8 +292,9 @@ async def _photographs(request: Request) -> list[tuple[str, bytes]]:
                 raise _Refused(f"The request has {named}")
     except TimeoutError as error:
         raise _Refused(f"The request did not end within {_BODY_S:.0f} seconds", 408) from error
-    # A form may be broken in as many ways as there are parsers.
-    except (MultiPartException, ValueError, KeyError, LookupError) as error:
+    except _Refused:
+        raise
+    except (MultiPartException, ValueError, LookupError) as error:
         reason = getattr(error, "message", "") or "it is damaged"
         problem = "".join(c if c.isprintable() else "?" for c in reason)[:120].rstrip(".")
         raise _Refused(f"The form cannot be read ({problem})") from error
@@ -339,5 +343,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
     """Answers until it is stopped."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each broken form
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listening])

@@ -28,7 +28,7 @@ def test_the_threshold_keeps_its_share_of_images_compared_with_other_folds():
     unit = SMALL / np.linalg.norm(SMALL, axis=1, keepdims=True)
     scores = []
     for i, fold in enumerate(FOLDS):
-        cosines = unit[FOLDS != fold] @ unit[i]
+        cosines = unit[fold != FOLDS] @ unit[i]
         scores.append(np.sort(cosines)[-5:].mean())
     assert np.mean(scores >= known.threshold - 1e-6) == 0.75
     assert known.bank.dtype == np.float16

@@ -81,12 +81,3 @@ def test_without_a_champion_the_way_to_one_is_named(with_champion, nuts):
     match = r"'nutclf-drawn' has no champion.*make sweep.*STORE=.*MODEL="
     with pytest.raises(UserError, match=match):
         next(answer_files(with_champion, "nutclf-drawn", [nuts / "valid"]))
-
-
-def test_a_training_photograph_is_the_one_nearest_to_itself(answers, nuts):
-    """The features of the network that answers are those that training kept."""
-    found = answers(nuts / "train")
-    assert len(found) == 24
-    for answer in found:
-        assert answer.found.nearest[0] == answer.path.relative_to(nuts).as_posix()
-        assert answer.found.answer != "unfamiliar"

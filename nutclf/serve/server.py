@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from PIL import Image
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from nutclf.data.reader import UnreadableImage, read_image
 from nutclf.errors import UserError
@@ -258,6 +259,8 @@ async def _guarded(desk: Desk, request: Request, respond: Callable) -> Response:
             return await respond(photographs)
         except _Refused as error:
             refused = error
+        except ClientDisconnect:
+            refused = _Refused("The request was broken off")
         except Exception:  # the server goes on; its terminal has the reason, its answer has not
             _log.exception("a request ended in an error")
             refused = _Refused("The request cannot be answered")

@@ -48,12 +48,12 @@ def ask(app):
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
 
-    def ask(method, path, body=None, headers=()):
+    def ask(method, path, body=None, headers=(), timeout=60):
         port = listening.getsockname()[1]
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request(method, path, body, dict(headers))
-        answer = connection.getresponse()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
         try:
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
             return answer.status, dict(answer.headers), answer.read()
         finally:
             connection.close()
@@ -288,12 +288,12 @@ def test_a_photograph_like_no_other_is_unfamiliar_and_the_nearest_are_named(
 
 # The parser lets go of a file that was cut off, and does not close it first.
 @pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.Spooled:ResourceWarning")
-def test_random_and_broken_requests_end_in_a_status_below_500(ask, photograph):
+def test_random_and_broken_requests_end_in_a_status_below_500(ask, photograph, caplog):
     draw = random.Random(0)
     whole = form(photograph)
     kinds = [FORM, "image/png", "multipart/form-data", "text/plain", "\xe4", "application/json", ""]
 
-    def broken(i):
+    def broken():
         raw = bytearray(
             draw.choice([whole, photograph, form(photograph, b"x"), draw.randbytes(99)])
         )
@@ -308,8 +308,17 @@ def test_random_and_broken_requests_end_in_a_status_below_500(ask, photograph):
         assert status < 500, (status, path, headers, raw)
         assert b"Traceback" not in body
 
-    for i in range(200):
-        broken(i)
+    for _ in range(200):
+        broken()
+    assert "ended in an error" not in caplog.text
+
+
+def test_a_client_that_goes_away_in_the_middle_leaves_no_traceback(ask, photograph, caplog):
+    with pytest.raises(TimeoutError):
+        more = {"Content-Type": FORM, "Content-Length": "1000000"}
+        ask("POST", "/predict", form(photograph), more, timeout=0.5)
+    assert ask("POST", "/predict", form(photograph), {"Content-Type": FORM})[0] == 200
+    assert "ended in an error" not in caplog.text
 
 
 def refused(answer, because):

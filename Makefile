@@ -58,7 +58,7 @@ predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [
 ui: .venv ## Open the MLflow UI on the records [PORT=5000 STORE]
 	@$(NUTCLF) ui --port "$${PORT:-5000}"
 
-serve: .venv ## The champion over HTTP: POST photographs to /invocations [PORT=8000 MODEL STORE]
+serve: .venv ## A page to hold a photograph up to, and an API for programs [PORT=8000 MODEL STORE]
 	@$(NUTCLF) serve --port "$${PORT:-8000}" --model "$${MODEL:-nutclf}"
 
 export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [MODEL OUT DATA STORE]

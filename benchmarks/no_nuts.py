@@ -1,9 +1,10 @@
-"""What the champion says of photographs that are no nuts, and of nuts: how many are "unsure".
+"""What the champion says of photographs that are no nuts, and of nuts: "unfamiliar" or "unsure".
 
-Usage: python -m benchmarks.no_nuts DATA [STORE [MODEL]]
+Usage: python -m benchmarks.no_nuts DATA [STORE [MODEL [OTHERS]]]
 
 DATA is a folder train|valid|test/<class>/<image>; its valid split is the nuts. The others are
-scikit-learn's two sample photographs, whole and in nine parts each, and drawn things.
+scikit-learn's two sample photographs, whole and in nine parts each, drawn things, and the images
+of the folder OTHERS, whole and in nine parts each: wallpapers, say.
 """
 
 import io
@@ -63,27 +64,34 @@ def main() -> None:
     """Prints a table."""
     quiet()
     from nutclf.serve.answers import open_champion
-    from nutclf.serve.photographs import UNSURE
+    from nutclf.serve.photographs import UNFAMILIAR, UNSURE
     from nutclf.track.store import Store
 
     folder = Path(sys.argv[1])
     store = Path(sys.argv[2] if len(sys.argv) > 2 else "mlruns")
-    champion = open_champion(
-        Store.at(store, os.environ), sys.argv[3] if len(sys.argv) > 3 else "nutclf"
-    )
+    name = sys.argv[3] if len(sys.argv) > 3 else "nutclf"
+    champion = open_champion(Store.at(store, os.environ), name).recogniser
     nuts = sorted(f for f in (folder / "valid").rglob("*") if f.suffix in IMAGE_EXTENSIONS)
     kinds = {"nuts of the valid split": [file.read_bytes() for file in nuts]}
     kinds["scikit-learn's photographs and their parts"] = [_png(image) for image in samples()]
+    if len(sys.argv) > 4:
+        found = sorted(f for f in Path(sys.argv[4]).rglob("*") if f.suffix in IMAGE_EXTENSIONS)
+        images = [Image.open(file).convert("RGB") for file in found]
+        kinds["other photographs and their parts"] = [
+            _png(part) for image in images for part in (image, *_parts(image, 3))
+        ]
     for draw in (plain, noise, stripes):
         kinds[draw.__name__] = [_png(image) for image in drawn(draw)]
-    print("| what | unsure | median confidence | otherwise called |\n|---|---|---|---|")
+    print("| what | unfamiliar | unsure | otherwise called |\n|---|---|---|---|")
     for name, files in kinds.items():
         answers = champion.recognise(np.stack([champion.read(file) for file in files]))
         labels = [answer.label for answer in answers]
-        others = sorted({label for label in labels if label != UNSURE}, key=labels.count)[::-1]
+        others = sorted(set(labels) - {UNSURE, UNFAMILIAR}, key=labels.count)[::-1]
         called = ", ".join(f"{label} {labels.count(label)}" for label in others[:3])
-        middle = np.median([answer.confidence for answer in answers])
-        print(f"| {name} | {labels.count(UNSURE)} of {len(labels)} | {middle:.2f} | {called} |")
+        refused = " | ".join(
+            f"{labels.count(kind)} of {len(labels)}" for kind in (UNFAMILIAR, UNSURE)
+        )
+        print(f"| {name} | {refused} | {called} |")
 
 
 def _png(image: Image.Image) -> bytes:

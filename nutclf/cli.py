@@ -140,17 +140,26 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     model: ModelOption = "nutclf",
+    data: Annotated[
+        str, typer.Option(help="Folder of the training photographs, to show the nearest.")
+    ] = "",
     store: StoreOption = "mlruns",
 ) -> None:
-    """Answer photographs over HTTP."""
+    """Open a page to hold a photograph up to; answers programs too."""
     quiet()
-    from nutclf.serve.answers import open_champion
+    from functools import partial
+
+    from nutclf.serve.answers import newer_champion, open_champion
     from nutclf.serve.server import application, listen
     from nutclf.serve.server import serve as answer
 
-    heard = listen(host, port)
-    served = application(open_champion(_open_store(store), model))
-    _say(f"{model}@champion answers at http://{host}:{port}/invocations   (Ctrl-C ends it)")
+    heard, records = listen(host, port), _open_store(store)
+    champion = open_champion(records, model)
+    champion.recogniser.warm_up()
+    folder = Path(data or os.environ.get("NUTCLF_DATA") or WORKDIR / "data" / "tree-nuts")
+    pictures = folder if folder.is_dir() else None
+    served = application(champion, partial(newer_champion, records, model), pictures)
+    _say(f"{model}@champion, version {champion.version}: http://{host}:{port}   (Ctrl-C ends it)")
     answer(served, heard)
 
 

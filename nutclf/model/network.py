@@ -84,7 +84,8 @@ class Deployable:
     Building 150 to 600 layers costs seconds and memory that Keras does not give back; the weights
     are all that differs between most trials. A whole takes RGB 0..255 (uint8 or float)
     [B, H, W, 3], crops it to a square, resizes it, draws the ensemble's views of that, and gives
-    the mean of its layer "network" over them, probabilities [B, n_classes].
+    the mean of its layer "network" over them, probabilities [B, n_classes]. That layer has frozen
+    pooled features of its views beside them, [B, F].
     """
 
     def __init__(self, backbone: Backbone, n_classes: int):
@@ -104,11 +105,11 @@ class Deployable:
         """Puts weights of a tail, by layer name, behind the untouched prefix; returns the whole.
 
         `linear` is the probe's kernel [F, C] and bias [C], on the frozen pooled features; without a
-        tail it answers alone. `cut` is where the tail begins: a probe beside it needs the frozen
-        layers from there on once more.
+        tail it answers alone. `cut` is where the tail begins: what comes out there is frozen, and a
+        probe beside the tail needs the frozen layers from there on once more.
         """
         alone, blended = not tail, bool(tail and ensemble.probe)
-        key = alone, ensemble.weight if blended else 0, cut if blended else 0
+        key = alone, ensemble.weight if blended else 0, 0 if alone else cut
         if key not in self._networks:
             self._networks[key] = self._build(*key)
         network = self._networks[key]
@@ -123,7 +124,7 @@ class Deployable:
         return self._wholes[key, ensemble.views]
 
     def _build(self, alone: bool, weight: float, cut: int) -> keras.Model:
-        """The network of one view: squares [B, S, S, 3] to probabilities."""
+        """The network of one view: squares [B, S, S, 3] to probabilities and frozen features."""
         spec, model, n_classes = self._backbone.spec, self._backbone.model, self._n_classes
         squares = keras.Input((spec.image_size, spec.image_size, 3), name="squares")
         body = keras.models.clone_model(model)
@@ -131,20 +132,22 @@ class Deployable:
         outputs = [body.output, *([body.layers[cut].output] if shared else [])]
         body = keras.Model(body.input, outputs, name="body")
         features, *at_cut = body(scaling_layer(spec)(squares))
-        pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+        pooling = keras.layers.GlobalAveragePooling2D
+        pooled = frozen = pooling(name="pool")(features)
         linear = keras.layers.Dense(n_classes, "softmax", name="probe")
         if alone:
-            return keras.Model(squares, linear(pooled), name="network")
+            return keras.Model(squares, [linear(pooled), frozen], name="network")
         answer = add_head(pooled, n_classes, 0.5, 0)
+        if shared and weight:
+            behind = cuts.between(model, cut, len(model.layers) - 1)
+            again = keras.models.clone_model(behind)
+            again.set_weights(behind.get_weights())
+            frozen = pooling(name="frozen_pool")(again(at_cut[0]))
+        elif shared:
+            frozen = pooling(name="cut_pool")(at_cut[0])
         if weight:
-            if shared:
-                behind = cuts.between(model, cut, len(model.layers) - 1)
-                frozen = keras.models.clone_model(behind)
-                frozen.set_weights(behind.get_weights())
-                pooling = keras.layers.GlobalAveragePooling2D(name="frozen_pool")
-                pooled = pooling(frozen(at_cut[0]))
-            answer = (1 - weight) * answer + weight * linear(pooled)
-        return keras.Model(squares, answer, name="network")
+            answer = (1 - weight) * answer + weight * linear(frozen)
+        return keras.Model(squares, [answer, frozen], name="network")
 
     def _with_views(self, network: keras.Model, views: Sequence[View]) -> keras.Model:
         pixels, size = keras.Input((None, None, 3), name="pixels"), self._backbone.spec.image_size
@@ -153,18 +156,20 @@ class Deployable:
         resize = partial(keras.ops.image.resize, size=(size, size), antialias=True)
         squares = resize(pixels, crop_to_aspect_ratio=True)
         seen = [look(squares, view) for view in views]
-        if len(seen) == 1:
-            return keras.Model(pixels, network(seen[0]), name="nutclf")
         # One call for all views: Keras traces the network once.
-        each = network(keras.ops.concatenate(seen, axis=0))
-        by_view = keras.ops.reshape(each, (len(seen), -1, self._n_classes))
-        return keras.Model(pixels, keras.ops.mean(by_view, axis=0), name="nutclf")
+        together = seen[0] if len(seen) == 1 else keras.ops.concatenate(seen, axis=0)
+        each, _ = network(keras.layers.Identity(name="views")(together))
+        if len(seen) > 1:
+            by_view = keras.ops.reshape(each, (len(seen), -1, self._n_classes))
+            each = keras.ops.mean(by_view, axis=0)
+        return keras.Model(pixels, each, name="nutclf")
 
 
 def of_one_view(whole: keras.Model) -> keras.Model:
     """The network of a whole without resizing and views: squares [B, S, S, 3] to probabilities."""
     if "network" in [layer.name for layer in whole.layers]:
-        return whole.get_layer("network")
+        network = whole.get_layer("network")
+        return keras.Model(network.input, network.outputs[0])
     return keras.Model(whole.get_layer("scaling").input, whole.output)  # logged before 0.3
 
 

@@ -8,6 +8,7 @@ where this package is not installed.
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from nutclf.data.reader import UnreadableImage, read_image
+from nutclf.evaluate.familiarity import Familiarity
 from nutclf.evaluate.temperature import Confidence
 
-UNSURE = "unsure"
+UNSURE, UNFAMILIAR = "unsure", "unfamiliar"
 COLUMN = "image"
 MAX_IMAGES = 64
 MAX_MEGABYTES = 20
@@ -38,6 +40,9 @@ class Recognised:
 
     probabilities: dict[str, float]
     threshold: float = 0.0  # the least confidence that is an answer, [0, 1]
+    familiarity: float | None = None  # with the training images, [-1, 1]; None: not known
+    least_familiar: float = -1.0  # that is an answer
+    nearest: tuple[str, ...] = ()  # paths of the training images that it is nearest to
 
     @property
     def top3(self) -> dict[str, float]:
@@ -50,29 +55,53 @@ class Recognised:
         return max(self.probabilities.values())
 
     @property
+    def answer(self) -> str:
+        """What kind of answer it is: `UNFAMILIAR`, `UNSURE`, or "class"."""
+        if self.familiarity is not None and self.familiarity < self.least_familiar:
+            return UNFAMILIAR
+        return "class" if self.confidence >= self.threshold else UNSURE
+
+    @property
     def label(self) -> str:
-        """The most probable class, or `UNSURE`."""
-        return next(iter(self.top3)) if self.confidence >= self.threshold else UNSURE
+        """The most probable class, `UNSURE` or `UNFAMILIAR`."""
+        return next(iter(self.top3)) if self.answer == "class" else self.answer
 
     def line(self) -> str:
+        if self.answer == UNFAMILIAR:
+            near = ", ".join(self.nearest[:3])
+            return f"{UNFAMILIAR}: like nothing it learned from; nearest are {near}"
         listed = ", ".join(f"{name} {value:.3f}" for name, value in self.top3.items())
-        return f"{UNSURE}: {listed}" if self.label == UNSURE else listed
+        return f"{UNSURE}: {listed}" if self.answer == UNSURE else listed
 
     def as_json(self) -> dict[str, object]:
+        known = {"familiarity": self.familiarity, "nearest": list(self.nearest)}
         return {
+            "answer": self.answer,
             "label": self.label,
             "confidence": self.confidence,
             "probabilities": self.probabilities,
             "top3": [{"label": name, "confidence": p} for name, p in self.top3.items()],
+            **({} if self.familiarity is None else known),
         }
 
 
 class Recogniser:
     """A network that takes RGB 0..255 [B, H, W, 3], with what its metadata say of using it:
-    `classes` in its order, `image_size`, and the fields of `Confidence` where it has them."""
+    `classes` in its order, `image_size`, and the fields of `Confidence` where it has them.
 
-    def __init__(self, model: keras.Model, metadata: Mapping[str, object]):
-        self._model, self._classes = model, metadata["classes"]
+    With `familiarity` it says `UNFAMILIAR` of what is like nothing the network learned from."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        metadata: Mapping[str, object],
+        familiarity: Familiarity | None = None,
+    ):
+        self._model, self._classes, self._known = model, metadata["classes"], familiarity
+        if familiarity is not None:
+            # By view, with the frozen features that the network computes beside its answer.
+            views, network = model.get_layer("views"), model.get_layer("network")
+            self._model = keras.Model(model.input, network(views.output))
         self._size, self._confidence = metadata["image_size"], Confidence.of(metadata)
 
     def read(self, source) -> np.ndarray:
@@ -80,17 +109,35 @@ class Recogniser:
         return read_image(source, self._size)
 
     def warm_up(self) -> None:
-        """Traces the graph for one photograph and for any number; takes seconds."""
+        """Traces the graph for one photograph and for any number; takes seconds.
+
+        Raises `RuntimeError`: what comes out are no probabilities.
+        """
         for n in (1, 2):
-            self.recognise(np.zeros((n, self._size, self._size, 3), np.uint8))
+            answers = self.recognise(np.zeros((n, self._size, self._size, 3), np.uint8))
+            if not all(abs(sum(a.probabilities.values()) - 1) < 1e-3 for a in answers):
+                raise RuntimeError("the network does not answer with probabilities")
 
     def recognise(self, pixels: np.ndarray) -> list[Recognised]:
         """Answers to photographs [N, S, S, 3], in their order."""
         starts = range(0, len(pixels), _BATCH_SIZE)
-        raw = [self._model.predict_on_batch(pixels[i : i + _BATCH_SIZE]) for i in starts]
-        rows = self._confidence.calibrated(np.concatenate(raw)).tolist()
-        threshold = self._confidence.threshold
-        return [Recognised(dict(zip(self._classes, row, strict=True)), threshold) for row in rows]
+        return [answer for i in starts for answer in self._batch(pixels[i : i + _BATCH_SIZE])]
+
+    def _batch(self, pixels: np.ndarray) -> list[Recognised]:
+        raw, n, known = self._model.predict_on_batch(pixels), len(pixels), self._known
+        more = [()] * n
+        if known is not None:
+            raw, features = (by_view.reshape(-1, n, by_view.shape[1]).mean(0) for by_view in raw)
+            scores, nearest = known.compare(features)
+            more = [
+                (float(score), known.threshold, tuple(names))
+                for score, names in zip(scores, nearest, strict=True)
+            ]
+        rows, least = self._confidence.calibrated(raw).tolist(), self._confidence.threshold
+        return [
+            Recognised(dict(zip(self._classes, row, strict=True)), least, *each)
+            for row, each in zip(rows, more, strict=True)
+        ]
 
 
 class Refused(MlflowException):
@@ -131,8 +178,9 @@ class Photographs:
         if size > MAX_MEGABYTES * 1_000_000 + 2:  # base64 is padded to multiples of three bytes
             raise Refused(f"{which} has {size / 1e6:.1f} MB")
         try:
-            # Line breaks are common in base64.
-            return self._recogniser.read(base64.b64decode("".join(text.split()), validate=True))
+            # Line breaks are common in base64, and browsers put "data:image/jpeg;base64," first.
+            text = "".join(re.sub(r"^\s*data:[^,]*;base64,", "", text, flags=re.I).split())
+            return self._recogniser.read(base64.b64decode(text, validate=True))
         except UnreadableImage as error:
             raise Refused(f"{which} is refused: {str(error).rstrip('.')}") from error
         except (binascii.Error, ValueError) as error:
@@ -158,4 +206,7 @@ def _load_pyfunc(path: str) -> Photographs:
     given = Path(path)  # of the model's folder, where an earlier version logged it
     folder = given if given.is_dir() else given.parents[1]
     model = keras.models.load_model(folder / "data" / "model.keras", safe_mode=True)
-    return Photographs(Recogniser(model, Model.load(str(folder / "MLmodel")).metadata))
+    known = folder / "data" / "familiarity.npz"
+    metadata = Model.load(str(folder / "MLmodel")).metadata
+    familiarity = Familiarity.load(known) if known.exists() else None
+    return Photographs(Recogniser(model, metadata, familiarity))

@@ -26,6 +26,7 @@ from yaml import YAMLError
 
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
+from nutclf.evaluate.familiarity import Familiarity
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.model.network import predict_pixels
 from nutclf.track.evaluation import stored_predictions
@@ -37,21 +38,28 @@ RELOAD_TOLERANCE = 1e-6  # in probability, between the model that was logged and
 LoadSplit = Callable[[str, int], Split]
 """Reads a split ("train", "valid", "test") at an image size."""
 
-_FILE = "model.keras"
+_FILE, _KNOWN = "model.keras", "familiarity.npz"
 _NEEDED = ("keras", "tensorflow", "pillow")  # by either interface, beside mlflow itself
 _PACKAGE = Path(__file__).parents[1]
 # What the loader imports of ours. Without any __init__.py: a namespace package gives way to the
 # whole package where that is installed, and serves where it is not.
-_CARRIED = ("errors.py", "data/reader.py", "evaluate/temperature.py", "serve/photographs.py")
+_CARRIED = ("errors.py", "data/reader.py", "evaluate/familiarity.py", "evaluate/temperature.py")
+_CARRIED += ("serve/photographs.py",)
 
 
-def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str, object]) -> str:
+def log_model(
+    run: Run,
+    model: keras.Model | bytes | Path,
+    metadata: Mapping[str, object],
+    familiarity: Familiarity | None = None,
+) -> str:
     """Logs a network under a RUNNING run; returns its address, `models:/m-...`.
 
     Args:
       model: stock Keras, raw pixels 0..255 [B, H, W, 3] to probabilities [B, n_classes]: the
         network itself, or its `.keras` file, which is kept as it is and not opened.
       metadata: JSON-able; kept in the MLmodel file, the class order among it.
+      familiarity: what it knows of its training images, kept as a file beside the network.
     """
     experiment_id = run.client.get_run(run.run_id).info.experiment_id
     # First, and of this experiment: `Model.log` alone would put it into experiment 0.
@@ -66,6 +74,7 @@ def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str
             None,
             flavor=sys.modules[__name__],  # what MLflow calls so is a module with `save_model`
             keras_file=file,
+            familiarity=familiarity,
             model_id=logged.model_id,
             run_id=run.run_id,
             metadata=dict(metadata),
@@ -73,7 +82,9 @@ def log_model(run: Run, model: keras.Model | bytes | Path, metadata: Mapping[str
     return info.model_uri
 
 
-def save_model(keras_file: Path, path: str, mlflow_model: Model) -> None:
+def save_model(
+    keras_file: Path, path: str, mlflow_model: Model, familiarity: Familiarity | None = None
+) -> None:
     """For MLflow: writes a model's folder `path`; its network is copied, not opened."""
     # As mlflow.keras.save_model describes it; that function takes a network, seconds to open.
     mlflow_model.add_flavor(
@@ -86,9 +97,9 @@ def save_model(keras_file: Path, path: str, mlflow_model: Model) -> None:
     # Base64 text in, one answer each out. As an argument it asks for an example, in a warning.
     text, number = DataType.string, DataType.double
     ranked = Object([Property("label", text), Property("confidence", number)])
-    columns = [text, number, Map(number), Array(ranked)]
-    names = ["label", "confidence", "probabilities", "top3"]
-    answer = Schema([ColSpec(*column) for column in zip(columns, names, strict=True)])
+    kinds = {"answer": text, "label": text, "confidence": number, "probabilities": Map(number)}
+    kinds |= {"top3": Array(ranked), "familiarity": number, "nearest": Array(text)}
+    answer = Schema([ColSpec(kind, name) for name, kind in kinds.items()])
     mlflow_model.signature = ModelSignature(Schema([ColSpec(text, "image")]), answer)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / _PACKAGE.name
@@ -104,6 +115,8 @@ def save_model(keras_file: Path, path: str, mlflow_model: Model) -> None:
             # Named, not inferred: for that MLflow loads the model in a new process, 11 to 15 s.
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
         )
+    if familiarity is not None:
+        familiarity.save(Path(path) / "data" / _KNOWN)
 
 
 def load_model(store: Store, uri: str) -> keras.Model:
@@ -114,6 +127,13 @@ def load_model(store: Store, uri: str) -> keras.Model:
     """
     with _opened(store, uri) as folder:
         return keras.models.load_model(folder / "data" / _FILE, safe_mode=True)
+
+
+def load_familiarity(store: Store, uri: str) -> Familiarity | None:
+    """What a model knows of its training images, if that was kept. Raises as `load_model` does."""
+    with _opened(store, uri) as folder:
+        file = folder / "data" / _KNOWN
+        return Familiarity.load(file) if file.exists() else None
 
 
 def load_metadata(store: Store, uri: str) -> dict[str, object]:

@@ -123,4 +123,5 @@ def log_model_of(
     split, held_out = ("valid", valid) if out_of_fold is None else ("cv", out_of_fold)
     found = recalibrate(held_out, classes, COVERAGE)
     write_calibration(run, split, found)
-    log_model(run, assembled.keras_file, dict(metadata) | vars(found.confidence))
+    known = dict(metadata) | vars(found.confidence)
+    log_model(run, assembled.keras_file, known, assembled.familiarity)

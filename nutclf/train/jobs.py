@@ -16,6 +16,7 @@ from nutclf.config import PLAIN, Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import DataSet, read_split
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import Probe
+from nutclf.evaluate.familiarity import Familiarity
 from nutclf.model.backbones import load_backbone
 from nutclf.model.network import predict_pixels
 from nutclf.process import seed_everything
@@ -74,6 +75,7 @@ class Assembled:
     y_prob: np.ndarray  # its probabilities on the valid split, float32 [n, n_classes]
     accuracy: float  # there, by the labels that the worker read
     answers_per_second: float  # photographs of the network's own size, in batches, on the worker
+    familiarity: Familiarity | None = None  # with its training images
 
 
 Job = FitJob | ProbeJob | AssembleJob
@@ -94,7 +96,7 @@ def run(job: Job, on_epoch: OnEpoch, say: Callable[[str], None]) -> Result:
         return bench.fit(job.recipe, job.seed, rows, on_epoch)
     if isinstance(job, ProbeJob):
         return bench.fit_probes(folds if job.setting.config.objective.cross_validated else None)
-    return assembled(bench, job.answering, job.ensemble, job.probe)
+    return assembled(bench, job.answering, job.ensemble, job.probe, folds)
 
 
 def assembled(
@@ -102,18 +104,23 @@ def assembled(
     answering: FitResult | Probe,
     ensemble: Ensemble = PLAIN,
     probe: Probe | None = None,
+    folds: np.ndarray | None = None,
 ) -> Assembled:
-    """The file of the whole network. Raises what `Workbench.assemble` does."""
+    """The file of the whole network; with `folds` of the training images, what it knows of them.
+
+    Raises what `Workbench.assemble` does.
+    """
     whole, y_prob = bench.assemble(answering, ensemble, probe)
     valid = bench.splits["valid"]
     accuracy = float(np.mean(y_prob.argmax(axis=1) == valid.labels))
     some, started = valid.pixels[:_TIMED], time.perf_counter()
     predict_pixels(whole, some)
     rate = len(some) / (time.perf_counter() - started)
+    known = None if folds is None else bench.familiarity(answering, ensemble, folds)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         whole.save(file)
-        return Assembled(file.read_bytes(), y_prob, accuracy, rate)
+        return Assembled(file.read_bytes(), y_prob, accuracy, rate, known)
 
 
 def open_bench(setting: Setting, say: Callable[[str], None]) -> Workbench:

@@ -8,11 +8,12 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from nutclf.config import PLAIN, WHOLE, Ensemble, Recipe, StudyConfig
+from nutclf.config import COVERAGE, PLAIN, WHOLE, Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import Probe, fit_probe
 from nutclf.evaluate.ensembles import Answers
+from nutclf.evaluate.familiarity import Familiarity, learn_familiarity
 from nutclf.model import cuts, network
 from nutclf.model.backbones import Backbone
 from nutclf.process import n_threads
@@ -188,6 +189,27 @@ class Workbench:
             )
         return whole, y_prob
 
+    def familiarity(
+        self, answering: FitResult | Probe, ensemble: Ensemble, folds: np.ndarray
+    ) -> Familiarity | None:
+        """What the network that `assemble` makes knows of the training images, `folds` [N] theirs.
+
+        Of the frozen features that it computes anyway: pooled where a probe needs those, else at
+        the cut. None where nothing is frozen.
+        """
+        cut = self.pool
+        if not isinstance(answering, Probe) and not ensemble.probe:
+            cut = cuts.cut_for_depth(self._part.trunk, answering.recipe.n_unfrozen)
+        if cut == 0:
+            return None
+        at_cut, rows = self.features("train", cut), np.arange(len(self.splits["train"].labels))
+        seen = [
+            network.in_batches(lambda some: _pooled(at_cut.batch(view, some)), rows, 32)  # noqa: B023
+            for view in ensemble.views
+        ]
+        train = self.splits["train"]
+        return learn_familiarity(np.mean(seen, axis=0), train.labels, train.paths, folds, COVERAGE)
+
     def features(self, split: str, cut: int) -> Features:
         """Features of a split at a cut: stored where they fit the budget, else streamed."""
         if (split, cut) not in self._features:
@@ -221,6 +243,11 @@ class Workbench:
         features = self.features(split, learner.cut)
         views = self.config.test_views
         return np.stack([network.predict(learner.tail, features.batch(v, rows)) for v in views])
+
+
+def _pooled(features: np.ndarray) -> np.ndarray:
+    """Features [B, ..., C] as vectors [B, C]."""
+    return features.mean(axis=tuple(range(1, features.ndim - 1)))
 
 
 def check_depths(config: StudyConfig, backbone: Backbone) -> list[int]:

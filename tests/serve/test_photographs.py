@@ -59,6 +59,7 @@ def test_an_answer_in_a_line_and_as_json():
     assert Recognised(VALUES).line() == "pecans 0.600, walnuts 0.250, cashews 0.100"
     assert Recognised(VALUES, 0.7).line() == "unsure: pecans 0.600, walnuts 0.250, cashews 0.100"
     assert Recognised(VALUES, 0.7).as_json() == {
+        "answer": "unsure",
         "label": "unsure",
         "confidence": 0.6,
         "probabilities": VALUES,

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 
 import pytest
 
-CURL = (
+FORM = "curl -s -F image=@photo.jpg http://127.0.0.1:8000/predict"
+TEXT = (
     "(printf '{\"inputs\": [\"'; base64 < photo.jpg | tr -d '\\n'; printf '\"]}') | "
     "curl -s http://127.0.0.1:8000/invocations -H 'Content-Type: application/json' -d @-"
 )
+
+FIELDS = {"answer", "label", "confidence", "probabilities", "top3", "familiarity", "nearest"}
 
 
 @contextmanager
@@ -42,16 +45,16 @@ def _answers(port):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/ping")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status in (200, 404)
     except OSError:
         return False
     finally:
         connection.close()
 
 
-def asked(port, folder):
-    """What the README's command prints."""
-    command = CURL.replace("8000", str(port))
+def asked(command, port, folder):
+    """What a command of the docs prints."""
+    command = command.replace("8000", str(port))
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True
     )
@@ -74,8 +77,9 @@ def test_serve_answers_the_curl_of_the_readme_and_ends_by_ctrl_c(
     environ = cli_environ(NUTCLF_STORE=with_champion.folder)
     log = folder / "log"
     with process(command, port, log, cwd=checkout, env=environ) as server:
-        (answer,) = asked(port, folder)["predictions"]
-        assert set(answer) == {"label", "confidence", "probabilities", "top3"}
+        (answer,) = asked(FORM, port, folder)["predictions"]
+        assert answer["file"] == "photo.jpg"
+        assert set(answer) > FIELDS
         with socket.socket() as other:
             assert other.connect_ex(("127.0.0.2", port)) != 0, "this machine only"
         again = subprocess.run(
@@ -84,7 +88,7 @@ def test_serve_answers_the_curl_of_the_readme_and_ends_by_ctrl_c(
         assert again.returncode == 2
         assert f"127.0.0.1 port {port} cannot be listened on" in again.stderr
     assert server.returncode == 130
-    assert f"http://127.0.0.1:{port}/invocations" in log.read_text()
+    assert f"version 1: http://127.0.0.1:{port} " in log.read_text()
     assert "Traceback" not in log.read_text()
 
 
@@ -104,5 +108,5 @@ def test_mlflow_alone_serves_the_version_where_this_package_is_not_installed(
     done = subprocess.run(importing, cwd=folder, env=environ, capture_output=True, check=False)
     assert done.returncode == 1, "otherwise this says nothing"
     with process(command, port, folder / "log", cwd=folder, env=environ):
-        (answer,) = asked(port, folder)["predictions"]
-    assert set(answer) == {"label", "confidence", "probabilities", "top3"}
+        (answer,) = asked(TEXT, port, folder)["predictions"]
+    assert set(answer) == FIELDS

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from nutclf.config import OBJECTIVES, Recipe, SearchSpace, StudyConfig
+from nutclf.config import OBJECTIVES, PLAIN, WHOLE, Ensemble, Recipe, SearchSpace, StudyConfig
 from nutclf.data.folder import Split
 from nutclf.data.reader import read_image
 from nutclf.errors import UserError
@@ -64,6 +64,29 @@ def test_the_assembled_network_answers_like_the_fit(mobilenet_bench, fitted, few
     whole, y_prob = mobilenet_bench.assemble(fitted)
     np.testing.assert_allclose(y_prob, fitted.valid[0], atol=1e-4)
     np.testing.assert_allclose(np.asarray(whole(few_images.pixels)), fitted.valid[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["at the cut", "nothing unfrozen", "blended", "a probe alone"])
+def test_what_it_knows_of_training_images_are_the_features_that_the_network_gives(
+    mobilenet_bench, fitted, images, way
+):
+    probe, _ = mobilenet_bench.fit_probes(None)
+    answering, ensemble, others = fitted, PLAIN, None
+    if way == "blended":
+        ensemble, others = Ensemble((WHOLE,), probe.name, 0.5), probe
+    elif way == "nothing unfrozen":
+        answering = mobilenet_bench.fit(replace(RECIPE, n_unfrozen=0))
+    elif way == "a probe alone":
+        answering = probe
+    whole, _ = mobilenet_bench.assemble(answering, ensemble, others)
+    known = mobilenet_bench.familiarity(answering, ensemble, np.full(len(images.labels), -1))
+    assert known.bank.shape == (20, 320 if way == "at the cut" else 1280)
+    model = keras.Model(whole.input, whole.get_layer("network")(whole.get_layer("views").output))
+    _, given = model(images.pixels)
+    _, nearest = known.compare(np.asarray(given))
+    assert [row[0] for row in nearest] == images.paths
+    lengths = np.linalg.norm(given, axis=1, keepdims=True)
+    np.testing.assert_allclose(given / lengths, known.bank, atol=2e-3)
 
 
 def test_the_network_is_assembled_anew_for_each_fit(mobilenet_bench, fitted):

@@ -153,11 +153,13 @@ def serve(
     from nutclf.serve.server import application, listen
     from nutclf.serve.server import serve as answer
 
+    folder = Path(data or os.environ.get("NUTCLF_DATA") or WORKDIR / "data" / "tree-nuts")
+    pictures = folder if folder.is_dir() else None
+    if data and not pictures:
+        raise UserError(f"--data is {data!r}, which is no folder; name that of train/, or nothing.")
     heard, records = listen(host, port), _open_store(store)
     champion = open_champion(records, model)
     champion.recogniser.warm_up()
-    folder = Path(data or os.environ.get("NUTCLF_DATA") or WORKDIR / "data" / "tree-nuts")
-    pictures = folder if folder.is_dir() else None
     served = application(champion, partial(newer_champion, records, model), pictures)
     _say(f"{model}@champion, version {champion.version}: http://{host}:{port}   (Ctrl-C ends it)")
     answer(served, heard)

@@ -80,6 +80,8 @@ def test_serve_answers_the_curl_of_the_readme_and_ends_by_ctrl_c(
         (answer,) = asked(FORM, port, folder)["predictions"]
         assert answer["file"] == "photo.jpg"
         assert set(answer) > FIELDS
+        os.kill(server.pid, signal.SIGHUP)  # looks for a new champion, and goes on
+        assert asked(FORM, port, folder)["predictions"] == [answer]
         with socket.socket() as other:
             assert other.connect_ex(("127.0.0.2", port)) != 0, "this machine only"
         again = subprocess.run(

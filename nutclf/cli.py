@@ -32,7 +32,7 @@ StudyOption = Annotated[str, typer.Option(help="A file of experiments/, without 
 NameOption = Annotated[str, typer.Option(help="Name of the study; the experiment's own if empty.")]
 _DATA_HELP = (
     "auto ($NUTCLF_DATA, data/tree-nuts, Kaggle, else drawn), drawn, or a folder of "
-    "train|valid|test/<class>/<image>, or of <class>/<image>."
+    "train|valid|test/<class>/<image>, or of <class>/<image>, or a table in CSV."
 )
 DataOption = Annotated[str, typer.Option(help=_DATA_HELP)]
 _OBJECTIVE_HELP = (

@@ -18,6 +18,7 @@ import pandas as pd
 
 from nutclf.config import SPLITS
 from nutclf.data.reader import UnreadableImage, looks_like_image, read_bytes, read_image
+from nutclf.data.table import read_table
 from nutclf.errors import UserError
 
 # In either case. The reader goes by content, so WebP bytes under the name .jpg are read as well.
@@ -76,35 +77,34 @@ class Split:
 def scan(root: str | os.PathLike) -> DataSet:
     """Lists a data set and checks its shape; every file is hashed, none is decoded.
 
-    Links to folders are not followed: they can lead out of the data, in a loop or to another split.
-    Raises `UserError` when the folder or a split is missing, or the splits disagree on the classes.
+    `root` is a folder, or a CSV file with a row for each image. Links to folders are not followed:
+    they can lead out of the data, in a loop or to another split. Raises `UserError` when it is
+    missing or no data set, or the splits disagree on the classes.
     """
     notes, litter, rows = [], [], []
     names = dict.fromkeys(SPLITS, ())  # the class folders of each split
     try:
-        root, folders = _layout(Path(root))
-        for split, folder in folders.items():
-            at = root / folder
-            for entry in _entries(at, litter):
-                if reason := _why_no_class(entry):
-                    notes.append(f"{quote((Path(folder) / entry.name).as_posix())} {reason}")
-                    continue
-                names[split] += (entry.name,)
-                for image in _images_below(root, entry, litter, notes):
-                    path, digest = Path(image).relative_to(root).as_posix(), ""
-                    try:
-                        with open(image, "rb") as file:
-                            digest = hashlib.file_digest(file, "sha256").hexdigest()
-                    except OSError as error:
-                        notes.append(f"{quote(path)} cannot be read: {error.strerror}")
-                    rows.append((path, split, entry.name, digest))
+        if Path(root).is_file() and Path(root).suffix.lower() == ".csv":
+            root, listed, splits = _of_table(Path(root), notes)
+        else:
+            root, folders = _layout(Path(root))
+            splits = tuple(folders)
+            listed = _of_folders(root, folders, names, litter, notes)
+        for path, split, label in listed:
+            digest = ""
+            try:
+                with open(root / path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                notes.append(f"{quote(path)} cannot be read: {error.strerror}")
+            rows.append((path, split, label, digest))
     except OSError as error:
         raise UserError(
             f"{quote(str(error.filename))} cannot be listed: {error.strerror}. Make it and the "
             f"folder around it readable, or remove it."
         ) from error
     files = pd.DataFrame(rows, columns=["path", "split", "label", "sha256"])
-    if lacking := [split for split in SPLITS if split not in folders]:
+    if lacking := [split for split in SPLITS if split not in splits]:
         files["split"] = _hold_out(files, lacking, notes)
     counts = {split: Counter(dict.fromkeys(names[split], 0)) for split in SPLITS}
     for split, label in zip(files["split"], files["label"], strict=True):
@@ -200,6 +200,50 @@ def bad_link(root: Path, link: Path) -> str | None:
     except (OSError, RuntimeError):  # Python 3.11 says RuntimeError for a loop, later ones OSError
         return "it is a link that leads nowhere, or in a loop"
     return None if target.is_relative_to(root) else "it is a link that leaves the data folder"
+
+
+def _of_folders(
+    root: Path,
+    folders: dict[str, str],
+    names: dict[str, tuple[str, ...]],
+    litter: list[str],
+    notes: list[str],
+) -> Iterator[tuple[str, str, str]]:
+    """Path, split and label of each image; adds the class folders of each split to `names`."""
+    for split, folder in folders.items():
+        for entry in _entries(root / folder, litter):
+            if reason := _why_no_class(entry):
+                notes.append(f"{quote((Path(folder) / entry.name).as_posix())} {reason}")
+                continue
+            names[split] += (entry.name,)
+            for image in _images_below(root, entry, litter, notes):
+                yield Path(image).relative_to(root).as_posix(), split, entry.name
+
+
+def _of_table(file: Path, notes: list[str]) -> tuple[Path, list[tuple[str, str, str]], list[str]]:
+    """The folder that paths of a table begin at, its images, and the splits that it has.
+
+    A row without a split is train.
+    """
+    root, known = file.resolve().parent, {n: s for s, ns in _NAMES_OF_SPLITS.items() for n in ns}
+    found = {}
+    for path, label, named in read_table(file)[["path", "label", "split"]].itertuples(index=False):
+        split = known.get(named.lower() or "train")
+        if split is None or not path or not label:
+            raise UserError(
+                f"{quote(str(file))} has a row with the path {path!r}, label {label!r} and split "
+                f"{named!r}; needed are a path, a label, and one of {', '.join(known)} or nothing."
+            )
+        image = (root / path.replace("\\", "/")).resolve()
+        if not image.is_relative_to(root):
+            notes.append(f"{quote(path)} ignored: it leads out of the table's folder")
+        elif not image.is_file():
+            notes.append(f"{quote(path)} ignored: there is no such file")
+        elif found.setdefault(image.relative_to(root).as_posix(), (split, label)) != (split, label):
+            raise UserError(f"{quote(str(file))} has {quote(path)} twice; keep one of the rows.")
+    listed = sorted((path, *of) for path, of in found.items())
+    listed.sort(key=lambda row: (SPLITS.index(row[1]), row[2]))
+    return root, listed, sorted({split for _, split, _ in listed})
 
 
 def _layout(root: Path) -> tuple[Path, dict[str, str]]:

@@ -252,6 +252,50 @@ def test_four_images_a_class_are_enough_to_split(loose):
     assert (counts["test"] >= 1).all()
 
 
+# Tables
+
+
+def table_of(tree, text, name="images.csv"):
+    (tree / name).write_text(text, encoding="utf-8-sig")
+    return tree / name
+
+
+def test_a_table_lists_what_its_folder_does(tree):
+    rows = scan(tree).files
+    names = scan(tree).classes
+    lines = [f"{p};{names[label]};{split}" for p, split, label, _ in rows.itertuples(index=False)]
+    data = scan(table_of(tree, "File Paths;Labels;data set\n" + "\n".join(reversed(lines))))
+    assert data.files.equals(rows)
+    assert (data.classes, data.root, data.notes) == (names, tree.resolve(), ())
+
+
+def test_a_table_needs_no_splits(loose):
+    rows = [f"{file.relative_to(loose)},{file.parent.name}" for file in loose.glob("*/*.png")]
+    data = scan(table_of(loose, "path,label\n" + "\n".join(rows)))
+    (loose / "images.csv").unlink()
+    assert split_of(data) == split_of(scan(loose))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a,b\n1,2", r"has no column of paths, which may be called path, .*; it has a, b"),
+        ("path,b\n1,2", r"has no column of labels"),
+        ("path,label,split\nx.png,almonds,third", r"split 'third'; needed are"),
+        ("path,label\ntrain/almonds/0.png,", r"label '' and"),
+        ("path,label\ntrain/almonds/0.png,a\ntrain/almonds/0.png,b", "0.png twice"),
+        (
+            "path,label\nno.png,a\n../no.png,b",
+            r"Left out: no.png ignored: there is no such file; ..",
+        ),
+        ("", "cannot be read"),
+    ],
+)
+def test_what_is_no_table_of_images_is_refused(tree, text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        scan(table_of(tree, text))
+
+
 # Litter, names, links
 
 

@@ -1,11 +1,14 @@
 """The verbs: `python -m nutclf VERB`. The only module that prints; it wires the rooms together."""
 
 import dataclasses
+import errno
 import importlib.util
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +21,7 @@ from nutclf.process import accept_surroundings, hear_signals_once, quiet, seed_e
 WORKDIR = Path(__file__).parents[1]
 _FEATURE_BUDGET_BYTES = int(20e9)
 _TRIALS = {"photographs": 20, "drawn": 12}
+_GO_ON = "Make some, 200 MB at least, and give the same command again; what was finished is kept."
 _INTERRUPTED = 130  # exit code; typer swallows Ctrl-C and returns this instead
 
 app = typer.Typer(
@@ -319,6 +323,8 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         gone = _server_that_is_away(error)
+        if _says_that_a_disk_is_full(error):
+            _leave(f"nutclf: There is no room left ({_room()}). {_GO_ON}", 2)
         if not gone:
             raise
         _leave(
@@ -326,6 +332,23 @@ def main() -> None:
             "command once it does.",
             2,
         )
+
+
+def _says_that_a_disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "database or disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _room() -> str:
+    """Where this program writes, and how much is free there."""
+    named = [os.environ.get("NUTCLF_STORE", ""), os.environ.get("NUTCLF_CACHE", "")]
+    folders = dict.fromkeys([*filter(None, named), tempfile.gettempdir(), str(WORKDIR)])
+    free = {folder: shutil.disk_usage(folder).free for folder in folders if Path(folder).exists()}
+    return ", ".join(f"{folder}: {bytes_ / 1e6:.0f} MB free" for folder, bytes_ in free.items())
 
 
 def _server_that_is_away(error: BaseException | None) -> str:

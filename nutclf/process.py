@@ -125,8 +125,9 @@ def quiet() -> None:
     keras.config.set_epsilon(1e-7)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Ended in the middle of a query, it prints a traceback of its own beside the exception.
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    # They print a traceback of what they raise as well: of a query that a signal ends, a full disk.
+    for name in ("sqlalchemy.pool", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # Promotion opens several models, and TensorFlow takes that for a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

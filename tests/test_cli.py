@@ -1,5 +1,7 @@
 """The verbs as people type them: exit codes, one sentence for a mistake, nothing left behind."""
 
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -313,6 +315,38 @@ def test_predict_takes_any_photograph(cli, swept, tmp_path):
     Image.new("L", (300, 40), 128).save(tmp_path / "grey.png")
     done = cli("predict", tmp_path / "grey.png", NUTCLF_STORE=swept[0].folder)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MB: room for the databases, and not for a model."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_the_same_command_goes_on(cli, small_disk, nuts):
+    sweep = ("sweep", *QUICK, "--trials", "1", "--data", nuts)
+    full = cli(*sweep, NUTCLF_STORE=small_disk / "store")
+    assert full.returncode == 2
+    sentence = (
+        f"nutclf: There is no room left \\({small_disk}/store: 0 MB free, .*what was finished is"
+    )
+    assert re.match(sentence, full.stderr)
+    assert full.stderr.count("\n") == 1
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    done = cli(*sweep, NUTCLF_STORE=small_disk / "store")
+    assert done.returncode == 0, done.stderr
+    records = Records(small_disk / "store")
+    assert [trial.state.name for trial in records.trials if trial.state.is_finished()][
+        -1
+    ] == "COMPLETE"
+    assert "RUNNING" not in {run.info.status for run in records.runs}
 
 
 def in_second_trial(records, deadline):

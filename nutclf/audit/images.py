@@ -135,8 +135,8 @@ def audit_files(data: DataSet, side: int) -> FileAudit:
     types, pairs = Image.registered_extensions(), find_pairs(seen)
     unreadable, mistyped, odd = [], [], []
     for file in seen.itertuples():
-        named = types[Path(file.path).suffix.lower()]
-        if file.format not in ("", named):
+        named = types.get(Path(file.path).suffix.lower())  # a name may say nothing
+        if named and file.format not in ("", named):
             mistyped.append({"path": file.path, "what": f"{file.format}, named as {named}"})
         if file.problem:
             unreadable.append({"path": file.path, "what": file.problem})

@@ -49,7 +49,13 @@ def test_a_broken_file_is_unreadable_and_nothing_else(spoiled):
 def test_a_jpeg_named_png_is_mistyped_and_every_name_that_is_read_says_a_format(spoiled):
     noise().save(spoiled / "valid/pecans/0.png", format="JPEG")
     assert found(audit(spoiled).mistyped) == {"valid/pecans/0.png": "JPEG, named as PNG"}
+    pytest.importorskip("pillow_heif").register_heif_opener()
     assert set(Image.registered_extensions()) >= IMAGE_EXTENSIONS
+
+
+def test_a_name_without_extension_says_nothing_wrong(spoiled):
+    (spoiled / "valid/pecans/0.png").rename(spoiled / "valid/pecans/photo")
+    assert audit(spoiled).mistyped == []
 
 
 @pytest.mark.parametrize(

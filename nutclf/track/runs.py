@@ -1,12 +1,13 @@
 """Runs in MLflow: one a study, and one a trial, its child."""
 
+import hashlib
 import json
 import re
 import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -24,6 +25,8 @@ from PIL import Image
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
 from nutclf.track.store import Store, user_name
+
+MAX_METRIC_NAME = 250  # characters, MLflow's
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # a second to import
@@ -79,9 +82,10 @@ class Run:
         self.client.log_batch(self.run_id, params=rows)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs finite numbers, all or none; what MLflow refuses in a name becomes a hyphen."""
-        now, refused = int(time.time() * 1000), re.compile(r"[^\w\-. :/]")  # in a metric's name
-        rows = [Metric(refused.sub("-", k), float(v), now, step) for k, v in metrics.items()]
+        """Logs finite numbers, all or none, under names that MLflow takes, see `_metric_names`."""
+        now = int(time.time() * 1000)
+        values = zip(_metric_names(metrics), metrics.values(), strict=True)
+        rows = [Metric(name, float(value), now, step) for name, value in values]
         self.client.log_batch(self.run_id, metrics=rows)
 
     def tags(self, tags: Mapping[str, object]) -> None:
@@ -209,3 +213,17 @@ def write_json(path: Path, value: object) -> None:
     """A small file that a person can read too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _metric_names(keys: Iterable[str]) -> list[str]:
+    """Names of metrics, one for each key: what MLflow refuses becomes a hyphen.
+
+    A name that is too long, or taken, ends with a digest of the key.
+    """
+    names = {}
+    for key in keys:
+        name = re.sub(r"[^\w\-. :/]", "-", key)
+        if len(name) > MAX_METRIC_NAME or name in names:
+            name = f"{name[: MAX_METRIC_NAME - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        names[name] = key
+    return list(names)

@@ -88,6 +88,15 @@ def test_a_class_name_becomes_a_key_that_mlflow_takes(run, name, key):
     assert read(run).data.metrics == {key: 0.5}
 
 
+def test_class_names_that_look_alike_to_mlflow_or_are_long_keep_keys_of_their_own(run):
+    names = ("a?", "a*", "a-", "x" * 245 + "1", "x" * 245 + "2")
+    run.metrics({f"valid_recall/{name}": number / 10 for number, name in enumerate(names)})
+    kept = run.client.get_run(run.run_id).data.metrics
+    assert sorted(kept.values()) == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert max(map(len, kept)) <= 250
+    assert kept["valid_recall/a-"] == 0.0
+
+
 def test_none_is_a_param(run):
     run.params({"n_views": None, "rate": 1e-3, "depths": (0, 4)})
     assert read(run).data.params == {"n_views": "None", "rate": "0.001", "depths": "(0, 4)"}

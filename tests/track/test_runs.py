@@ -154,7 +154,8 @@ def test_the_signature_asks_for_text_under_the_name_image(logged):
     signature = get_model_info(logged).signature
     (image,) = signature.inputs.inputs
     assert (image.name, str(image.type)) == ("image", "DataType.string")
-    assert signature.outputs.input_names() == ["label", "confidence", "probabilities", "top3"]
+    answer = ["answer", "label", "confidence", "probabilities", "top3", "familiarity", "nearest"]
+    assert signature.outputs.input_names() == answer
 
 
 def test_the_same_version_takes_pixels_through_keras_and_photographs_through_pyfunc(

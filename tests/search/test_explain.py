@@ -53,7 +53,7 @@ def test_the_note_says_what_won_how_sure_that_is_and_how_to_make_it_again(explai
         assert said in note
     assert len(note) < 4000, "a longer tag is cut"
     experiment = store.client().get_experiment_by_name("nutclf")
-    assert "photographs of tree nuts" in experiment.tags[NOTE]
+    assert "networks on photographs" in experiment.tags[NOTE]
 
 
 def test_the_best_trial_has_its_pictures(explained):

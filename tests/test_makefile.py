@@ -23,7 +23,9 @@ def verb(tmp_path):
     (tmp_path / "python").chmod(0o755)
 
     def called(*words: str, **environment: str) -> list[str]:
-        command = ["make", "--no-print-directory", f"BIN={tmp_path}", *words]
+        # What is installed here may be older than requirements.txt.
+        settled = ["--old-file", ".venv/.installed", f"BIN={tmp_path}"]
+        command = ["make", "--no-print-directory", *settled, *words]
         environment = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"} | environment
         done = subprocess.run(
             command, check=True, cwd=REPO, env=environment, capture_output=True, text=True

@@ -110,9 +110,11 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the records."""
     quiet()
+    from nutclf.serve.server import listen
     from nutclf.track.ui import serve_ui, study_links
 
     records = _open_store(store).prepare()
+    listen("127.0.0.1", port).close()  # MLflow's server would say so late, in a traceback
     _say(f"MLflow UI on http://127.0.0.1:{port} over {records.tracking_uri}   (Ctrl-C ends it)")
     for study, shown, link in study_links(records, port):
         _say(f"{study}, {shown}: {link}")

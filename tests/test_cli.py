@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -315,6 +316,15 @@ def test_predict_takes_any_photograph(cli, swept, tmp_path):
     Image.new("L", (300, 40), 128).save(tmp_path / "grey.png")
     done = cli("predict", tmp_path / "grey.png", NUTCLF_STORE=swept[0].folder)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_port_that_is_taken_is_told_before_an_address(cli, swept):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = cli("ui", "--port", port, NUTCLF_STORE=swept[0].folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"nutclf: 127.0.0.1 port {port} cannot be listened on (Address")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.fixture

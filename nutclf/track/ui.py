@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from mlflow.entities import Run
 
 from nutclf.config import Objective
+from nutclf.errors import UserError
 from nutclf.track.runs import WITH_A_MODEL, quoted
 from nutclf.track.store import Store
 from nutclf.track.studies import searched
@@ -81,7 +82,7 @@ def _views(study: Run) -> Iterator[tuple[str, str, dict]]:
 
 
 def serve_ui(store: Store, port: int) -> None:
-    """Serves the UI on 127.0.0.1 until it is stopped."""
+    """Serves the UI on 127.0.0.1 until it is stopped. Raises `UserError` where it ends itself."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.tracking_uri]
     if store.artifact_root is not None:
         command += ["--default-artifact-root", store.artifact_root.as_uri()]
@@ -90,7 +91,8 @@ def serve_ui(store: Store, port: int) -> None:
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        server.wait()
+        if code := server.wait():
+            raise UserError(f"MLflow's server ended with code {code}; its lines above say why.")
     finally:  # a signal reaches this process only, and MLflow's server is two more
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)

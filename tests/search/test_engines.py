@@ -145,7 +145,7 @@ def test_a_fit_that_kills_each_of_its_workers_fails(engine, setting):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_worker_is_left_five_seconds_after_its_driver(number, tmp_path):
+def test_no_worker_is_left_soon_after_its_driver(number, tmp_path):
     program = (
         "import time\n"
         "from nutclf.process import hear_signals_once\n"
@@ -172,7 +172,8 @@ def test_no_worker_is_left_five_seconds_after_its_driver(number, tmp_path):
         workers = children(driver.pid)
         assert len(workers) == 2
         driver.send_signal(number)
-        deadline = time.monotonic() + 5
+        # At once, but for what holds Python meanwhile: they may be importing TensorFlow.
+        deadline = time.monotonic() + 15
         while any(map(alive, workers)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not any(map(alive, workers))

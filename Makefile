@@ -1,6 +1,4 @@
 # Every target is one verb of `python -m nutclf`; `make` alone lists them.
-# What a person sets: STUDY, NAME, BACKBONE, TRIALS, TIMEOUT, DATA, OBJECTIVE, STORE, WEIGHTS, IMAGE, MODEL, FORCE, PORT, WORKERS, RAY,
-# CPUS_PER_FIT, FIX, TO, OUT.
 
 PYTHON ?= python3
 STUDY ?= mobilenetv2
@@ -22,13 +20,12 @@ PORT ?=
 TO ?= litert
 OUT ?= exports
 
-# Values reach the shell as they were given: in its environment, whatever they mean to make or to it.
-GIVEN := STUDY NAME BACKBONE TRIALS TIMEOUT DATA OBJECTIVE STORE WEIGHTS IMAGE MODEL FORCE PORT WORKERS RAY CPUS_PER_FIT FIX TO OUT
-$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
-export $(GIVEN)
+# A value as one word of the shell, whatever its characters mean to make or to it; and as an option, if it is given.
+quoted = '$(subst ','\'',$(value $(1)))'
+option = $(if $(value $(2)),--$(1) $(call quoted,$(2)))
 
 BIN := .venv/bin
-NUTCLF = NUTCLF_STORE="$$STORE" $(BIN)/python -m nutclf
+NUTCLF = NUTCLF_STORE=$(call quoted,STORE) $(BIN)/python -m nutclf
 # TensorFlow finds a GPU only beside NVIDIA's own libraries, 3 GB: installed where there is one.
 GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
@@ -45,36 +42,36 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv $(MANY) ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS RAY STORE]
-	@$(NUTCLF) sweep --study "$$STUDY" --name "$$NAME" $${TRIALS:+--trials "$$TRIALS"} --timeout "$$TIMEOUT" --data "$$DATA" --objective "$$OBJECTIVE" --weights "$$WEIGHTS" $${WORKERS:+--workers "$$WORKERS"} --ray "$$RAY" --cpus-per-fit "$$CPUS_PER_FIT" --backbone "$$BACKBONE" --model "$$MODEL"
+	@$(NUTCLF) sweep --study $(call quoted,STUDY) --name $(call quoted,NAME) $(call option,trials,TRIALS) --timeout $(call quoted,TIMEOUT) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --weights $(call quoted,WEIGHTS) $(call option,workers,WORKERS) --ray $(call quoted,RAY) --cpus-per-fit $(call quoted,CPUS_PER_FIT) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
-	@$(NUTCLF) promote --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --model "$$MODEL" --force "$$FORCE"
+	@$(NUTCLF) promote --study $(call quoted,STUDY) --name $(call quoted,NAME) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL) --force $(call quoted,FORCE)
 
 predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [MODEL STORE]
-	@test -n "$$IMAGE" || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
-	@if test -e "$$IMAGE"; then set -- "$$IMAGE"; else eval "set -- $$IMAGE"; fi; \
-	$(NUTCLF) predict --model "$${MODEL:-nutclf}" -- "$$@"
+	@test -n $(call quoted,IMAGE) || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
+	@if test -e $(call quoted,IMAGE); then set -- $(call quoted,IMAGE); else eval set -- $(call quoted,IMAGE); fi; \
+	$(NUTCLF) predict $(call option,model,MODEL) -- "$$@"
 
 ui: .venv ## Open the MLflow UI on the records [PORT=5000 STORE]
-	@$(NUTCLF) ui --port "$${PORT:-5000}"
+	@$(NUTCLF) ui $(call option,port,PORT)
 
 serve: .venv ## A page to hold a photograph up to, and an API for programs [PORT=8000 MODEL STORE]
-	@$(NUTCLF) serve --port "$${PORT:-8000}" --model "$${MODEL:-nutclf}"
+	@$(NUTCLF) serve $(call option,port,PORT) $(call option,model,MODEL)
 
 export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [MODEL OUT DATA STORE]
-	@$(NUTCLF) export --to "$$TO" --model "$${MODEL:-nutclf}" --out "$$OUT" --data "$$DATA"
+	@$(NUTCLF) export --to $(call quoted,TO) $(call option,model,MODEL) --out $(call quoted,OUT) --data $(call quoted,DATA)
 
 audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
-	@$(NUTCLF) audit --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --model "$$MODEL"
+	@$(NUTCLF) audit --study $(call quoted,STUDY) --name $(call quoted,NAME) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
 
 report: .venv ## One page on a study, to be read without network: ranking, curves, mistakes [STUDY DATA STORE]
-	@$(NUTCLF) report --study "$$STUDY" --name "$$NAME" --data "$$DATA" --objective "$$OBJECTIVE" --backbone "$$BACKBONE" --model "$$MODEL"
+	@$(NUTCLF) report --study $(call quoted,STUDY) --name $(call quoted,NAME) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
 
 ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
-	@$(NUTCLF) ladder --backbone "$${BACKBONE:-mobilenetv2}" --data "$$DATA"
+	@$(NUTCLF) ladder $(call option,backbone,BACKBONE) --data $(call quoted,DATA)
 
 doctor: .venv ## What kills, moves and damages left behind, found; repaired with FIX=1 [STORE]
-	@$(NUTCLF) doctor $${FIX:+--fix}
+	@$(NUTCLF) doctor $(if $(value FIX),--fix)
 
 test: .venv ## The quick tests
 	$(BIN)/python -m pytest -m 'not slow'
@@ -95,8 +92,8 @@ format: .venv ## Put the code into the house's format
 	$(BIN)/ruff format .
 
 bench: .venv ## Speed, side by side with the usual way: DATA=folder, an hour on an idle machine
-	@test -d "$$DATA" || { echo 'Name a folder of photographs: make bench DATA=folder' >&2; exit 2; }
-	@for part in speed growth where precision; do $(BIN)/python -m benchmarks.$$part "$$DATA" || exit; done
+	@test -d $(call quoted,DATA) || { echo 'Name a folder of photographs: make bench DATA=folder' >&2; exit 2; }
+	@for part in speed growth where precision; do $(BIN)/python -m benchmarks.$$part $(call quoted,DATA) || exit; done
 
 clean: ## Empty the feature store and the caches; records and data stay
 	rm -rf .cache .pytest_cache .ruff_cache

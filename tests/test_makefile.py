@@ -11,6 +11,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 SPY = f"""#!{sys.executable}
 import json, os, sys
+assert "OBJECTIVE" not in os.environ  # a default of make's is not for other programs to find
 print(json.dumps([os.environ["NUTCLF_STORE"], *sys.argv[3:]]))
 """
 ODD = ("mom's nuts", "50%off #1", "a$b $(HOME) `id`", '"so"', "back\\slash; ls", "ナッツ", "a=b")

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,13 @@ from typing import Annotated
 import typer
 
 from nutclf.errors import SweepFailed, UserError
-from nutclf.process import accept_surroundings, hear_signals_once, quiet, seed_everything
+from nutclf.process import (
+    accept_surroundings,
+    hear_signals_once,
+    listen,
+    quiet,
+    seed_everything,
+)
 
 WORKDIR = Path(__file__).parents[1]
 _FEATURE_BUDGET_BYTES = int(20e9)
@@ -110,7 +117,6 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the records."""
     quiet()
-    from nutclf.serve.server import listen
     from nutclf.track.ui import serve_ui, study_links
 
     records = _open_store(store).prepare()
@@ -156,7 +162,7 @@ def serve(
     from functools import partial
 
     from nutclf.serve.answers import newer_champion, open_champion
-    from nutclf.serve.server import application, listen
+    from nutclf.serve.server import application
     from nutclf.serve.server import serve as answer
 
     folder = Path(data or os.environ.get("NUTCLF_DATA") or WORKDIR / "data" / "tree-nuts")
@@ -336,13 +342,19 @@ def main() -> None:
         )
 
 
-def _says_that_a_disk_is_full(error: BaseException | None) -> bool:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
     while error is not None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "database or disk is full" in str(error):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _says_that_a_disk_is_full(error: BaseException) -> bool:
+    return any(
+        (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        or "database or disk is full" in str(cause)
+        for cause in _causes(error)
+    )
 
 
 def _room() -> str:
@@ -353,16 +365,13 @@ def _room() -> str:
     return ", ".join(f"{folder}: {bytes_ / 1e6:.0f} MB free" for folder, bytes_ in free.items())
 
 
-def _server_that_is_away(error: BaseException | None) -> str:
+def _server_that_is_away(error: BaseException) -> str:
     """Which server of the records an error says cannot be reached; "" for none."""
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     if server.startswith("http") and says_that_server_is_away(error):
         return f"MLflow at {server}"
-    while error is not None:
-        if type(error).__module__.startswith("psycopg"):
-            return "PostgreSQL"
-        error = error.__cause__ or error.__context__
-    return ""
+    of_postgres = any(type(cause).__module__.startswith("psycopg") for cause in _causes(error))
+    return "PostgreSQL" if of_postgres else ""
 
 
 def seconds_of(timeout: str) -> float | None:

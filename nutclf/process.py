@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -98,6 +99,17 @@ def native_messages_hidden() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `UserError`: the port is taken, or the host not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
+        problem = f"{host} port {port} cannot be listened on ({reason})"
+        raise UserError(f"{problem}; name another with PORT= or --host.") from error
 
 
 def quiet() -> None:

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -538,3 +539,41 @@ def swept_once(cli, nuts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept") / "store"
     quick = ("--study", "quick", "--weights", "random", "--data", nuts)
     return folder, cli("sweep", *quick, "--trials", 1, NUTCLF_STORE=folder)
+
+
+@pytest.fixture(scope="session")
+def running():
+    """Runs an ASGI application in a thread: `with running(app) as port`."""
+    import uvicorn
+
+    from nutclf.process import listen
+
+    @contextmanager
+    def running(app) -> Iterator[int]:
+        listening = listen("127.0.0.1", 0)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+    return running
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium with a profile of its own."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("no chromium with chromedriver here: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("headless=new", "no-sandbox", "window-size=1600,1000"):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={tmp_path}")
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()

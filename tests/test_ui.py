@@ -1,6 +1,5 @@
 """The MLflow UI as a person uses it: a real browser, on the links that `make ui` prints."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WAIT_S = 120  # for a server or a page, on a machine that has other work
 
 
@@ -41,23 +39,6 @@ def links(with_champion, copy_store, tmp_path_factory, checkout, cli_environ, fr
             yield [line.split(": ", 1)[1].strip() for line in lines]
         finally:
             process.terminate()
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Headless Chromium with a profile of its own."""
-    if not (BROWSER and DRIVER):
-        pytest.skip("no chromium with chromedriver here: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("headless=new", "no-sandbox", "window-size=1600,1000"):
-        options.add_argument(f"--{argument}")
-    options.add_argument(f"--user-data-dir={tmp_path}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 def until_it_answers(address):

@@ -78,14 +78,13 @@ def for_data(config: StudyConfig, source: DataSource) -> StudyConfig:
     more steps, and no adapting BatchNorm, which 600 images are too few for (0.77 of 400 valid
     drawings against 0.88 with 20 layers).
     """
-    if source.model not in (NUTS, DRAWN):
-        config = replace(config, name=f"{config.name}-{source.model}")
+    ending = {NUTS: "", DRAWN: "-drawn"}.get(source.model, f"-{source.model}")
+    config = replace(config, name=config.name + ending)
     if source.kind != "drawn":
         return config
     depths = tuple(depth for depth in config.space.n_unfrozen if depth <= DRAWN_DEPTH)
     return replace(
         config,
-        name=f"{config.name}-drawn" if source.model == DRAWN else config.name,
         image_size=config.image_size or DRAWN_SIZE,
         n_views=DRAWN_VIEWS,
         objective=OBJECTIVES["valid"],

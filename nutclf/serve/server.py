@@ -24,7 +24,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from nutclf.data.reader import UnreadableImage, read_image
-from nutclf.errors import UserError
 from nutclf.serve.answers import Champion
 from nutclf.serve.photographs import MAX_IMAGES, MAX_MEGABYTES, Recognised
 
@@ -331,17 +330,6 @@ def _png(pixels: np.ndarray) -> Response:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return Response(buffer.getvalue(), media_type="image/png")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `UserError`: the port is taken, or the host not this machine's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (")[0]
-        problem = f"{host} port {port} cannot be listened on ({reason})"
-        raise UserError(f"{problem}; name another with PORT= or --host.") from error
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

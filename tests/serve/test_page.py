@@ -1,19 +1,14 @@
 """The page in a real browser, on a desktop and at a phone's width."""
 
 import copy
-import shutil
-import threading
 from dataclasses import replace
 
 import pytest
-import uvicorn
 
 from nutclf.serve import server
 from nutclf.serve.answers import open_champion
 
 pytestmark = pytest.mark.slow
-
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +17,16 @@ def app(with_champion, nuts):
 
 
 @pytest.fixture(scope="module")
-def address(app):
-    listening = server.listen("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=running.run, args=([listening],))
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    running.should_exit = True
-    thread.join()
+def address(app, running):
+    with running(app) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(params=[1200, 390], ids=["desktop", "phone"])
-def browser(request, tmp_path):
-    if not (BROWSER and DRIVER):
-        pytest.skip("no chromium with chromedriver here: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("headless=new", "no-sandbox", f"user-data-dir={tmp_path}"):
-        options.add_argument(f"--{argument}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+def browser(request, browser):
     size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    yield driver
-    driver.quit()
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    return browser
 
 
 @pytest.mark.parametrize("kind", ["class", "unsure", "unfamiliar"])

@@ -8,13 +8,11 @@ import io
 import json
 import random
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from nutclf.evaluate.familiarity import Familiarity
@@ -41,26 +39,20 @@ def app(champion, nuts):
 
 
 @pytest.fixture(scope="module")
-def ask(app):
+def ask(app, running):
     """Asks the server: status, headers and body."""
-    listening = server.listen("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=running.run, args=([listening],))
-    thread.start()
+    with running(app) as port:
 
-    def ask(method, path, body=None, headers=(), timeout=60):
-        port = listening.getsockname()[1]
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-        try:
-            connection.request(method, path, body, dict(headers))
-            answer = connection.getresponse()
-            return answer.status, dict(answer.headers), answer.read()
-        finally:
-            connection.close()
+        def ask(method, path, body=None, headers=(), timeout=60):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+            try:
+                connection.request(method, path, body, dict(headers))
+                answer = connection.getresponse()
+                return answer.status, dict(answer.headers), answer.read()
+            finally:
+                connection.close()
 
-    yield ask
-    running.should_exit = True
-    thread.join()
+        yield ask
 
 
 def form(*files):

@@ -7,6 +7,7 @@ BACKBONE ?=
 TRIALS ?=
 TIMEOUT ?=
 DATA ?= auto
+CORRECTIONS ?=
 STORE ?= mlruns
 WEIGHTS ?= pretrained
 MODEL ?=
@@ -25,6 +26,8 @@ quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)),--$(1) $(call quoted,$(2)))
 
 BIN := .venv/bin
+ON_DATA = --data $(call quoted,DATA) --corrections $(call quoted,CORRECTIONS)
+OF_STUDY = --study $(call quoted,STUDY) --name $(call quoted,NAME) $(ON_DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
 NUTCLF = NUTCLF_STORE=$(call quoted,STORE) $(BIN)/python -m nutclf
 # TensorFlow finds a GPU only beside NVIDIA's own libraries, 3 GB: installed where there is one.
 GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
@@ -42,10 +45,10 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 sweep: .venv $(MANY) ## Search the recipe, record every trial, promote the best [STUDY TRIALS TIMEOUT DATA WORKERS RAY STORE]
-	@$(NUTCLF) sweep --study $(call quoted,STUDY) --name $(call quoted,NAME) $(call option,trials,TRIALS) --timeout $(call quoted,TIMEOUT) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --weights $(call quoted,WEIGHTS) $(call option,workers,WORKERS) --ray $(call quoted,RAY) --cpus-per-fit $(call quoted,CPUS_PER_FIT) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
+	@$(NUTCLF) sweep $(OF_STUDY) $(call option,trials,TRIALS) --timeout $(call quoted,TIMEOUT) --weights $(call quoted,WEIGHTS) $(call option,workers,WORKERS) --ray $(call quoted,RAY) --cpus-per-fit $(call quoted,CPUS_PER_FIT)
 
 promote: .venv ## Promote a study's best model again, by hand [STUDY DATA FORCE STORE]
-	@$(NUTCLF) promote --study $(call quoted,STUDY) --name $(call quoted,NAME) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL) --force $(call quoted,FORCE)
+	@$(NUTCLF) promote $(OF_STUDY) --force $(call quoted,FORCE)
 
 predict: .venv ## What the champion sees: IMAGE=photo.jpg, several, or folders [MODEL STORE]
 	@test -n $(call quoted,IMAGE) || { echo 'Name a photograph: make predict IMAGE=photo.jpg' >&2; exit 2; }
@@ -59,16 +62,16 @@ serve: .venv ## A page to hold a photograph up to, and an API for programs [PORT
 	@$(NUTCLF) serve $(call option,port,PORT) $(call option,model,MODEL)
 
 export: .venv ## The champion for a phone, TO=litert (float and int8) or onnx [MODEL OUT DATA STORE]
-	@$(NUTCLF) export --to $(call quoted,TO) $(call option,model,MODEL) --out $(call quoted,OUT) --data $(call quoted,DATA)
+	@$(NUTCLF) export --to $(call quoted,TO) $(call option,model,MODEL) --out $(call quoted,OUT) $(ON_DATA)
 
 audit: .venv ## What is wrong with the images: broken files, copies, leaks, doubtful labels [DATA STUDY STORE]
-	@$(NUTCLF) audit --study $(call quoted,STUDY) --name $(call quoted,NAME) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
+	@$(NUTCLF) audit $(OF_STUDY)
 
 report: .venv ## One page on a study, to be read without network: ranking, curves, mistakes [STUDY DATA STORE]
-	@$(NUTCLF) report --study $(call quoted,STUDY) --name $(call quoted,NAME) --data $(call quoted,DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
+	@$(NUTCLF) report $(OF_STUDY)
 
 ladder: .venv ## The published ladder, rung by rung, beside what was published [BACKBONE DATA STORE]
-	@$(NUTCLF) ladder $(call option,backbone,BACKBONE) --data $(call quoted,DATA)
+	@$(NUTCLF) ladder $(call option,backbone,BACKBONE) $(ON_DATA)
 
 doctor: .venv ## What kills, moves and damages left behind, found; repaired with FIX=1 [STORE]
 	@$(NUTCLF) doctor $(if $(value FIX),--fix)

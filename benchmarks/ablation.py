@@ -3,9 +3,10 @@
 Usage: python -m benchmarks.ablation DATA FEATURES_FOLDER [NAME ...]
 
 Prints Markdown. "whole" is the untouched image, "one view" the best of one view, "views" of
-averaged ones, "all" with a probe blended in; each is chosen nested. p is McNemar's against the best
-recipe, both with all. Of the best recipe it adds what it says of the same images at other scales,
-and what the mean weights of its folds ("soup") say against one fit on all of them.
+averaged ones, "all" with a probe blended in; each is chosen nested. All are means of `SEEDS`; then
+come the images right with all from each seed, and how many more these are than the first recipe's
+from the same seed, with McNemar's p. Where no recipe is named it adds what the first says of the
+same images at other scales, and what the mean weights of its folds ("soup") say against one fit.
 """
 
 import sys
@@ -30,6 +31,7 @@ RECIPES = {
     "the head alone": replace(BEST, n_unfrozen=0),
     "published recipe": Recipe(),
 }
+SEEDS = (0, 1, 2)
 SCALES = {"padded to 1.5 times the side": View(1.5), "the centre 0.6": View(0.6)}
 
 
@@ -46,36 +48,44 @@ class Ablation:
         started = time.perf_counter()
         self.probes = {p.name: p.held_out for p in self.bench.fit_probes(self.folds)}
         print(f"probes: {time.perf_counter() - started:.0f} s\n")
-        print("| recipe | whole | one view | views | all | p | seconds a fit |")
+        print("| recipe | whole | one view | views | all | right, by seed | s a fit |")
         print("|---|---|---|---|---|---|---|", flush=True)
         for name, held_out in self.probes.items():
-            self.row(name, held_out)
+            self.row(name, [held_out])
 
-    def row(self, name, network, seconds="", best=None):
-        """Prints a line; which images are right with all, and the ensemble that is chosen."""
+    def row(self, name, networks, seconds="", first=None):
+        """Prints a line for what each seed's fits say; which images are right with all [S, N]."""
+        import numpy as np
+
         from nutclf.evaluate.ensembles import Answers, choose
         from nutclf.evaluate.intervals import Rate, mcnemar
 
-        answers = Answers(self.config.test_views, network, self.probes)
         plain = [ensemble for ensemble in self.config.ensembles if not ensemble.probe]
         single = [ensemble for ensemble in plain if len(ensemble.views) == 1]
-        shares = []
-        for ensembles in ([Ensemble()], single, plain, self.config.ensembles):
-            said, chosen = choose(answers, ensembles, self.train.labels, self.folds)
-            right = said.argmax(axis=1) == self.train.labels
-            shares.append(f"{right.mean():.3f}")
-        rate, p = Rate(int(right.sum()), len(right)), ""
-        if best is not None:
-            p = f"{mcnemar(int((best & ~right).sum()), int((right & ~best).sum())):.2g}"
-        print(f"| {name} | {' | '.join(shares[:3])} | {rate} | {p} | {seconds} |", flush=True)
-        return right, chosen
+        shares, right, by_seed = [], [], []
+        for seed, network in enumerate(networks):
+            answers = Answers(self.config.test_views, network, self.probes)
+            of_seed = []
+            for ensembles in ([Ensemble()], single, plain, self.config.ensembles):
+                said, chosen = choose(answers, ensembles, self.train.labels, self.folds)
+                hits = said.argmax(axis=1) == self.train.labels
+                of_seed.append(hits.mean())
+            shares.append(of_seed)
+            right.append(hits)
+            by_seed.append(str(Rate(int(hits.sum()), len(hits))) if not seed else f"{hits.sum()}")
+            if first is not None:
+                won, lost = int((hits & ~first[seed]).sum()), int((first[seed] & ~hits).sum())
+                by_seed[-1] += f" ({won - lost:+d}, p {mcnemar(lost, won):.2g})"
+        means = " | ".join(f"{share:.3f}" for share in np.mean(shares, axis=0))
+        print(f"| {name} | {means} | {'; '.join(by_seed)} | {seconds} |", flush=True)
+        return np.array(right), chosen
 
-    def fit(self, recipe: Recipe):
+    def fit(self, recipe: Recipe, seed: int):
         """One fit a fold, and what they say of the images held out, [V, N, C]."""
         import numpy as np
 
         fits = [
-            self.bench.fit(recipe, rows=np.flatnonzero(self.folds != fold))
+            self.bench.fit(recipe, seed, rows=np.flatnonzero(self.folds != fold))
             for fold in range(self.config.n_folds)
         ]
         network = np.empty((len(self.config.test_views), len(self.folds), 10), np.float32)
@@ -139,18 +149,20 @@ class Ablation:
 
 def main() -> None:
     """Scores the recipes named, or all, one after another."""
-    ablation, best = Ablation(Path(sys.argv[1]), Path(sys.argv[2])), None
+    ablation, first = Ablation(Path(sys.argv[1]), Path(sys.argv[2])), None
     for name in sys.argv[3:] or RECIPES:
         began = time.perf_counter()
-        fits, network = ablation.fit(RECIPES[name])
-        seconds = (time.perf_counter() - began) / len(fits)
-        right, ensemble = ablation.row(name, network, f"{seconds:.0f}", best)
-        if best is None:
-            best = right
+        by_seed = [ablation.fit(RECIPES[name], seed) for seed in SEEDS]
+        n_fits = len(SEEDS) * ablation.config.n_folds
+        seconds = f"{(time.perf_counter() - began) / n_fits:.0f}"
+        right, ensemble = ablation.row(name, [said for _, said in by_seed], seconds, first)
+        if first is None:
+            first = right
             print(f"(it answers with {ensemble})", flush=True)
-            ablation.steady(fits, ensemble)
-            for fold in range(2):
-                ablation.soup(RECIPES[name], fold)
+            if not sys.argv[3:]:
+                ablation.steady(by_seed[0][0], ensemble)
+                for fold in range(2):
+                    ablation.soup(RECIPES[name], fold)
 
 
 if __name__ == "__main__":

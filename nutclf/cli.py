@@ -46,6 +46,8 @@ _DATA_HELP = (
     "train|valid|test/<class>/<image>, or of <class>/<image>, or a table in CSV."
 )
 DataOption = Annotated[str, typer.Option(help=_DATA_HELP)]
+_CORRECTIONS_HELP = "A copy of the audit's suspects.csv with a column `decision`."
+CorrectionsOption = Annotated[str, typer.Option(help=_CORRECTIONS_HELP)]
 _OBJECTIVE_HELP = (
     "cv (folds of the training split), valid (the published split), or auto: cv for photographs, "
     "valid for drawings."
@@ -87,6 +89,7 @@ def sweep(  # noqa: PLR0913 - as many as a person may set
     ] = 1,
     backbone: BackboneOption = "",
     model: OwnModelOption = "",
+    corrections: CorrectionsOption = "",
 ) -> None:
     """Search the recipe, record every trial, promote the best model."""
     timeout_s = seconds_of(timeout)
@@ -96,13 +99,15 @@ def sweep(  # noqa: PLR0913 - as many as a person may set
         from nutclf.search.driver import sweep as run_sweep
         from nutclf.search.explain import explain
 
-        config, source = _open_study_on_data(study, name, data, objective, backbone, model)
+        config, source = _open_study_on_data(
+            study, name, data, objective, backbone, model, corrections
+        )
         records = _open_store(store)
         trials = trials or _TRIALS[source.kind]
         limits = {"n_trials": trials, "timeout_s": timeout_s, "weights": weights}
         run_sweep(config, source, records, _open_features(), engine, _say, **limits)
     verdict = _promote_best(records, config, source)
-    typed = _as_typed(study, name, trials, data, objective, weights, backbone, model)
+    typed = _as_typed(study, name, trials, data, objective, weights, backbone, model, corrections)
     explain(records, config, source, _say, typed)
     _say("")
     _say(f"Look at it:   make ui{_store_hint(store)}")
@@ -185,6 +190,7 @@ def report(
     objective: ObjectiveOption = "auto",
     backbone: BackboneOption = "",
     model: OwnModelOption = "",
+    corrections: CorrectionsOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Write one page on a study: ranking, curves, mistakes, verdict."""
@@ -194,7 +200,7 @@ def report(
     from nutclf.search.study import find_study
     from nutclf.track.studies import read_study
 
-    config, source = _open_study_on_data(study, name, data, objective, backbone, model)
+    config, source = _open_study_on_data(study, name, data, objective, backbone, model, corrections)
     records = _open_store(store).prepare()
     found = read_study(records, source.model, config, source.data.fingerprint)
     explain(records, config, source, _say)
@@ -211,13 +217,14 @@ def audit(
     objective: ObjectiveOption = "auto",
     backbone: BackboneOption = "",
     model: OwnModelOption = "",
+    corrections: CorrectionsOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Find broken files, copies, leaks and doubtful labels."""
     quiet()
     from nutclf.audit.images import audit_images, audit_lines
 
-    config, source = _open_study_on_data(study, name, data, objective, backbone, model)
+    config, source = _open_study_on_data(study, name, data, objective, backbone, model, corrections)
     seed_everything(config.seed)
     found = audit_images(config, source, _open_store(store), _open_features(), _say)
     for line in ("", *audit_lines(found)):
@@ -228,6 +235,7 @@ def audit(
 def ladder(
     backbone: BackboneOption = "mobilenetv2",
     data: DataOption = "auto",
+    corrections: CorrectionsOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Climb the published ladder; print its values beside ours."""
@@ -237,7 +245,7 @@ def ladder(
     from nutclf.search.driver import DRAWN_SIZE
 
     find_spec(backbone)  # a misspelt name is told before any data are fetched
-    source = _find_data(data)
+    source = _find_data(data, corrections)
     seed_everything(SEED)
     size = DRAWN_SIZE if source.kind == "drawn" else None
     network = load_backbone(backbone, image_size=size, say=_say)
@@ -260,13 +268,14 @@ def promote(
     ] = "",
     backbone: BackboneOption = "",
     model: OwnModelOption = "",
+    corrections: CorrectionsOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Register a study's best model; champion if it beats the present."""
     quiet()
     from nutclf.search.explain import explain
 
-    config, source = _open_study_on_data(study, name, data, objective, backbone, model)
+    config, source = _open_study_on_data(study, name, data, objective, backbone, model, corrections)
     records = _open_store(store).prepare()
     _promote_best(records, config, source, force)
     explain(records, config, source, _say)
@@ -278,6 +287,7 @@ def export(
     model: ModelOption = "nutclf",
     out: Annotated[Path, typer.Option(help="Folder of the files.")] = Path("exports"),
     data: DataOption = "auto",
+    corrections: CorrectionsOption = "",
     store: StoreOption = "mlruns",
 ) -> None:
     """Write the champion for phones, and compare it with the original."""
@@ -285,7 +295,7 @@ def export(
     from nutclf.serve.export import check_format, export_champion
 
     check_format(to)  # told before any data are fetched
-    source = _find_data(data)
+    source = _find_data(data, corrections)
     records, fingerprint = _open_store(store), source.data.fingerprint
     for found in export_champion(records, model, to, out, _splits_of(source), fingerprint):
         _say(found.line())
@@ -405,7 +415,13 @@ def load_study(study: str, name: str = ""):
 
 
 def _open_study_on_data(
-    study: str, name: str, data: str, objective: str, backbone: str, model: str
+    study: str,
+    name: str,
+    data: str,
+    objective: str,
+    backbone: str,
+    model: str,
+    corrections: str,
 ):
     """The study of experiments/ as it runs on the data that were found, and those data."""
     from nutclf.model.backbones import find_spec
@@ -417,18 +433,22 @@ def _open_study_on_data(
         raise UserError(
             f"MODEL is {model!r}; allowed: up to 100 letters, digits, hyphens and underscores."
         )
-    source = dataclasses.replace(_find_data(data), name=model)
+    source = dataclasses.replace(_find_data(data, corrections), name=model)
     if source.kind == "drawn" and source.model == "nutclf":
         raise UserError("MODEL is 'nutclf', which photographs have; drawn nuts need another name.")
     config = with_backbone(with_objective(for_data(config, source), objective), backbone)
     return config, source
 
 
-def _find_data(data: str):
+def _find_data(data: str, corrections: str):
     """The data set, announced: drawn data in words that nobody can miss."""
+    from nutclf.data.corrections import correct
     from nutclf.data.source import resolve
 
     source = resolve(data, environ=os.environ, workdir=WORKDIR)
+    if corrections:
+        corrected = correct(source.data, WORKDIR / Path(corrections).expanduser())
+        source = dataclasses.replace(source, data=corrected, corrected=True)
     lines = [source.origin]
     if source.kind == "drawn":
         hint = "For photographs: make sweep DATA=folder, with train/ valid/ test/ of class folders."
@@ -511,10 +531,11 @@ def _as_typed(
     weights: str,
     backbone: str,
     model: str,
+    corrections: str,
 ) -> str:
     """The sweep as a person types it again; what has its default is left out."""
     given = {"NAME": name, "DATA": data, "OBJECTIVE": objective, "WEIGHTS": weights}
-    given |= {"BACKBONE": backbone, "MODEL": model}
+    given |= {"BACKBONE": backbone, "MODEL": model, "CORRECTIONS": corrections}
     said = {key: value for key, value in given.items() if value not in ("", "auto", "pretrained")}
     settings = {"STUDY": study, "TRIALS": str(trials)} | said
     return " ".join(["make sweep", *(f"{k}={shlex.quote(v)}" for k, v in settings.items())])

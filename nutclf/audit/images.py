@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from nutclf.audit.labels import LabelAudit, audit_labels
 from nutclf.config import SPLITS, StudyConfig
+from nutclf.data.corrections import DROP
 from nutclf.data.duplicates import Pair, find_pairs, inspect, leaks_into_test
 from nutclf.data.folder import DataSet, quote
 from nutclf.data.reader import read_image
@@ -79,9 +81,30 @@ def audit_images(
         judged = vars(labels) | {"suspects": suspects.to_dict("records")}
         found = {"root": str(audit.root), **record.tags, **asdict(files), "label_suspects": judged}
         write_json(folder / "audit.json", found)
-        suspects.to_csv(folder / "suspects.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+        table = to_decide(files, labels)
+        table.to_csv(folder / "suspects.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
         _draw(audit, folder / "contact_sheet.png")
     return audit
+
+
+def to_decide(files: FileAudit, labels: LabelAudit) -> pd.DataFrame:
+    """What a person may decide on, a row each: path, label, proposed, reason.
+
+    Images that two labels claim come first, and broken ones; then the doubtful labels, the surest
+    first. What is proposed is a class, or "drop".
+    """
+    rows = []
+    for pair in files.pairs:
+        if pair.labels_disagree:
+            (one, other), (of_one, of_other) = (pair.first, pair.second), pair.labels
+            rows.append((one, of_one, of_other, f"{pair.how_like} with {other}"))
+            rows.append((other, of_other, of_one, f"{pair.how_like} with {one}"))
+    rows += [(found["path"], found["label"], DROP, found["what"]) for found in files.unreadable]
+    for s in labels.suspects.itertuples():
+        reason = f"looks like {s.looks_like} ({s.p_looks_like:.2f}, {s.label} {s.p_label:.2f})"
+        rows.append((s.path, s.label, s.looks_like, reason))
+    table = pd.DataFrame(rows, columns=["path", "label", "proposed", "reason"])
+    return table.drop_duplicates("path", ignore_index=True)
 
 
 def check_same_data(store: Store, experiment_id: str, study: str, data: DataRecord) -> None:
@@ -139,7 +162,7 @@ def audit_files(data: DataSet, side: int) -> FileAudit:
         if named and file.format not in ("", named):
             mistyped.append({"path": file.path, "what": f"{file.format}, named as {named}"})
         if file.problem:
-            unreadable.append({"path": file.path, "what": file.problem})
+            unreadable.append({"path": file.path, "label": file.label, "what": file.problem})
         else:
             odd += [{"path": file.path, "what": what} for what in _oddities(file, side, usual)]
     balance = {split: {name: counts[split, name] for name in data.classes} for split in SPLITS}

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,7 +53,12 @@ class DataSet:
     @property
     def fingerprint(self) -> str:
         """A sha256 that changes when any image, name, class or split does; 64 hex digits."""
-        rows = sorted(zip(self.files["path"], self.files["sha256"], strict=True))
+        rows = []
+        for file in self.files.itertuples():
+            said = f"{file.split}/{self.classes[file.label]}/"  # mostly by the path already
+            whole = file.path if file.path.startswith(said) else said + file.path
+            rows.append((whole, file.sha256))
+        rows.sort()
         # NUL cannot be part of a path, a newline can.
         return hashlib.sha256("".join(f"{p}\0{s}\0" for p, s in rows).encode()).hexdigest()
 
@@ -106,11 +111,8 @@ def scan(root: str | os.PathLike) -> DataSet:
     files = pd.DataFrame(rows, columns=["path", "split", "label", "sha256"])
     if lacking := [split for split in SPLITS if split not in splits]:
         files["split"] = _hold_out(files, lacking, notes)
-    counts = {split: Counter(dict.fromkeys(names[split], 0)) for split in SPLITS}
-    for split, label in zip(files["split"], files["label"], strict=True):
-        counts[split][label] += 1
     try:
-        classes = _agreed_classes(counts, notes)
+        classes = agreed_classes(files, names, notes)
     except UserError as error:
         more = f"; and {len(notes) - 5} more" if len(notes) > 5 else ""
         what = f" Left out: {'; '.join(notes[:5])}{more}." if notes else ""
@@ -174,6 +176,49 @@ def read_split(
         say(f"left out {what}")
     pixels = pixels[left.index] if broken else pixels
     return Split(pixels, labels, left["path"].tolist(), left["sha256"].tolist())
+
+
+def agreed_classes(
+    files: pd.DataFrame, names: Mapping[str, Iterable[str]], notes: list[str]
+) -> tuple[str, ...]:
+    """The classes of train, sorted; adds what valid and test lack to `notes`.
+
+    `files` has split and label, a name, of each image; `names` the classes that a split may have.
+    Raises `UserError` where the splits disagree.
+    """
+    counts = {split: Counter(dict.fromkeys(names[split], 0)) for split in SPLITS}
+    for split, label in zip(files["split"], files["label"], strict=True):
+        counts[split][label] += 1
+    train = sorted(counts["train"])
+    if empty := [name for name in train if not counts["train"][name]]:
+        raise UserError(
+            f"train/ has class folders without an image: {_names(empty)}. Put images in, or "
+            f"remove these folders from every split."
+        )
+    if len(train) < 2:
+        raise UserError(
+            f"train/ has {len(train)} class folders ({_names(train) or 'none'}); at least two are "
+            f"needed, one folder of images a class: train/<class>/<image>."
+        )
+    for split in ("valid", "test"):
+        added = sorted(set(counts[split]) - set(train))
+        if filled := [name for name in added if counts[split][name]]:
+            raise UserError(
+                f"{split}/ has classes that train/ lacks: {_names(filled)}; train/ has "
+                f"{_names(train)}. Rename the folders to match, or give train/ such images."
+            )
+        notes.extend(f"{split}/{quote(name)} ignored: it holds no image" for name in added)
+        lacking = [name for name in train if not counts[split][name]]
+        if lacking == train:
+            raise UserError(f"{split}/ holds no image in any class folder; put images there.")
+        if lacking:
+            notes.append(f"{split}/ has no image of {_names(lacking)}; no score covers them")
+    if alone := [name for name in train if not counts["valid"][name] + counts["test"][name]]:
+        raise UserError(
+            f"Classes present in train/ only: {_names(alone)}. Give valid/ or test/ images of "
+            f"them, or remove them from train/."
+        )
+    return tuple(train)
 
 
 def quote(name: str) -> str:
@@ -377,37 +422,3 @@ def _is_unicode(name: str) -> bool:
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(map(quote, names))
-
-
-def _agreed_classes(counts: dict[str, Counter], notes: list[str]) -> tuple[str, ...]:
-    """The classes of train, sorted; adds what valid and test lack to `notes`."""
-    train = sorted(counts["train"])
-    if empty := [name for name in train if not counts["train"][name]]:
-        raise UserError(
-            f"train/ has class folders without an image: {_names(empty)}. Put images in, or "
-            f"remove these folders from every split."
-        )
-    if len(train) < 2:
-        raise UserError(
-            f"train/ has {len(train)} class folders ({_names(train) or 'none'}); at least two are "
-            f"needed, one folder of images a class: train/<class>/<image>."
-        )
-    for split in ("valid", "test"):
-        added = sorted(set(counts[split]) - set(train))
-        if filled := [name for name in added if counts[split][name]]:
-            raise UserError(
-                f"{split}/ has classes that train/ lacks: {_names(filled)}; train/ has "
-                f"{_names(train)}. Rename the folders to match, or give train/ such images."
-            )
-        notes.extend(f"{split}/{quote(name)} ignored: it holds no image" for name in added)
-        lacking = [name for name in train if not counts[split][name]]
-        if lacking == train:
-            raise UserError(f"{split}/ holds no image in any class folder; put images there.")
-        if lacking:
-            notes.append(f"{split}/ has no image of {_names(lacking)}; no score covers them")
-    if alone := [name for name in train if not counts["valid"][name] + counts["test"][name]]:
-        raise UserError(
-            f"Classes present in train/ only: {_names(alone)}. Give valid/ or test/ images of "
-            f"them, or remove them from train/."
-        )
-    return tuple(train)

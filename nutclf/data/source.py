@@ -24,6 +24,7 @@ class DataSource:
     kind: Literal["photographs", "drawn"]
     origin: str  # a sentence for the banner: what this is, and where it came from
     name: str = ""  # given by a person, see `model`
+    corrected: bool = False  # by a person's table
 
     @property
     def root(self) -> Path:

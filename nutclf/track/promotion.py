@@ -26,6 +26,7 @@ FindLeaks = Callable[[], Mapping[str, str]]
 
 _TAGS = ("study_name", "data_fingerprint", "data_source")  # of the run, for its version too
 _LEAKS, _WHOLE = "test_leaks", "test_with_leaks"
+_COMMON = 0.8  # share of the images of two data sets from which on they are one, corrected
 _NAMED = 5  # leaks that a sentence lists; the tag and the artifact have all
 
 
@@ -64,9 +65,10 @@ class Verdict:
 def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdict:
     """Compares a rival with the champion on the same images.
 
-    Where both were cross-validated on the same images, the rival must be right on significantly
-    more of them (McNemar's exact test, p < 0.05). Otherwise the valid split decides, as in the
-    published protocol: the better value of the objective wins, and the test is reported.
+    Where both were cross-validated, and nearly all images are common to both, the rival must be
+    right on significantly more of those, by its own labels (McNemar's exact test, p < 0.05).
+    Otherwise the valid split decides, as in the published protocol: the better value of the
+    objective wins, and the test is reported.
     """
     names = ("the champion", f"version {rival.version.version}")
     if rival.classes != champion.classes:
@@ -77,10 +79,15 @@ def judge(rival: Candidate, champion: Candidate, objective: Objective) -> Verdic
             "hand, or keep the records of other classes in another STORE=.",
         )
     old, new = champion.out_of_fold, rival.out_of_fold
-    if old is not None and new is not None and set(old["path"]) == set(new["path"]):
-        found = compare(old, new, rival.classes)
-        wins = found.difference > 0 and found.p_value < SIGNIFICANCE
-        return Verdict(wins, f"Out of fold: {found.sentence(*names)}", found)
+    if old is not None and new is not None:
+        # Labels that a person corrected count for both, images that only one has for neither.
+        true = new.set_index("path")["y_true"]
+        common = old[old["path"].isin(true.index)]
+        if len(common) >= _COMMON * max(len(old), len(new)):
+            old = common.assign(y_true=true[common["path"]].to_numpy())
+            found = compare(old, new[new["path"].isin(old["path"])], rival.classes)
+            wins = found.difference > 0 and found.p_value < SIGNIFICANCE
+            return Verdict(wins, f"Out of fold: {found.sentence(*names)}", found)
     metric = objective.by_epoch.removeprefix("valid_")
     new = classification_metrics(rival.valid, rival.classes)[metric]
     old = classification_metrics(champion.valid, rival.classes)[metric]

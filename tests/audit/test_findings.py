@@ -95,7 +95,8 @@ def test_the_record_is_json_and_holds_everything(spoiled):
     (spoiled / "train/almonds/0.png").write_bytes(b"")
     record = json.loads(json.dumps(asdict(audit(spoiled))))
     (empty,) = record["unreadable"]
-    assert empty == {"path": "train/almonds/0.png", "what": "it is empty (0 bytes)"}
+    what = {"label": "almonds", "what": "it is empty (0 bytes)"}
+    assert empty == {"path": "train/almonds/0.png"} | what
     assert record["leaks"] == {"test/walnuts/copy.png": "train/pecans/0.png"}
     (pair,) = record["pairs"]
     assert pair["labels"] == ["pecans", "walnuts"]

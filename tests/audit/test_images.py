@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nutclf.audit.images import SHOWN, audit_folder, audit_images, audit_lines, check_same_data
+from nutclf.data.corrections import correct
 from nutclf.data.source import resolve
 from nutclf.errors import UserError
 from nutclf.evaluate.predictions import prediction_table
@@ -80,8 +81,24 @@ def test_the_json_and_the_table_hold_every_finding(audited, spoiled):
     assert record["label_suspects"]["suspects"][0]["path"] == WRONG
     assert record["data_fingerprint"] == spoiled.data.fingerprint
     assert record["balance"]["train"] == {"almonds": 9, "pecans": 7, "walnuts": 8}
+
+
+def test_the_table_is_one_to_decide_on(audited, spoiled):
+    audit = audited[1]
     table = pd.read_csv(audit.copy / "suspects.csv")
-    pd.testing.assert_frame_equal(table, audit.labels.suspects, check_dtype=False)
+    assert list(table.columns) == ["path", "label", "proposed", "reason"]
+    rows = table.set_index("path").T.to_dict()
+    assert rows["train/walnuts/0.png"]["proposed"] == "drop"
+    assert "HTML" in rows["train/walnuts/0.png"]["reason"]
+    wrong = rows[WRONG]
+    assert (wrong["label"], wrong["proposed"]) == ("almonds", "pecans")
+    assert wrong["reason"].startswith("looks like pecans (")
+    assert set(audit.labels.suspects["path"]) <= set(rows)
+    table.assign(decision=table["proposed"]).to_csv(audit.copy / "decided.csv", index=False)
+    corrected = correct(spoiled.data, audit.copy / "decided.csv")
+    assert corrected.classes[corrected.files.set_index("path")["label"][WRONG]] == "pecans"
+    assert "train/walnuts/0.png" not in set(corrected.files["path"])
+    (audit.copy / "decided.csv").unlink()
 
 
 def test_the_contact_sheet_shows_the_suspect_and_both_sides_of_the_leak(audited):

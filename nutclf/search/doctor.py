@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import optuna
+from mlflow.entities import LifecycleStage, ViewType
+from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
+from nutclf.search.lost import find_lost
 from nutclf.search.study import open_storage
 from nutclf.track import repairs
 from nutclf.track.repairs import Finding
@@ -73,6 +76,7 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
         else:
             store.use()
             treat(find_left_running(store))
+            treat(find_gone(store))
             if _is_filled(store.tracking_uri):
                 treat(repairs.find_dangling_aliases(store))
             treat(repairs.find_orphans(store))
@@ -126,6 +130,29 @@ def find_left_running(store: Store) -> list[Finding]:
         for s in sorted(+trials | runs)
         if not who_sweeps(store, s)
     ]
+
+
+def find_gone(store: Store) -> list[Finding]:
+    """Experiments, and runs of studies, that were deleted; studies that one database lost."""
+    if not _is_filled(store.tracking_uri):
+        return []
+    client, found = store.client(), []
+    for experiment in client.search_experiments(ViewType.ALL, max_results=1000):
+        where = [experiment.experiment_id]
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+            what = f"experiment {experiment.name!r} was deleted in MLflow, with its runs"
+            repair = partial(_restore_experiment, client, experiment.experiment_id)
+            found.append(Finding("lost", what, repair, store.tracking_uri))
+            continue
+        known = client.search_runs(where, "tags.study_name != ''", ViewType.ALL, max_results=10_000)
+        for study in sorted({run.data.tags["study_name"] for run in known}):
+            found += find_lost(store, *where, study).findings(store, study)
+    return found
+
+
+def _restore_experiment(client: MlflowClient, experiment_id: str) -> str:
+    client.restore_experiment(experiment_id)
+    return "it is restored"
 
 
 def find_broken_features(folder: Path) -> list[Finding]:

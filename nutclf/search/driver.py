@@ -25,6 +25,7 @@ from nutclf.model import cuts
 from nutclf.model.backbones import find_spec, load_backbone
 from nutclf.process import signals_deferred
 from nutclf.search.engines import ThisProcess, Workers
+from nutclf.search.lost import check_complete
 from nutclf.search.study import (
     STARTUP_TRIALS,
     is_baseline,
@@ -171,8 +172,9 @@ def sweep(
     with lock_study(store, config.name) as was_lost:
         record = runs.DataRecord.of(source)
         facts = {"data_fingerprint": record.fingerprint, "weights_digest": setting.digest}
-        study, widened = open_study(store, config, facts)
         experiment = store.experiment_id(source.model, source.data.classes)
+        check_complete(store, experiment, config.name, say)
+        study, widened = open_study(store, config, facts)
         run = runs.study_run(store, experiment, config.name, record.tags)
         _log_study(run, config, widened)
         settle(study, run)

@@ -79,9 +79,6 @@ def open_study(
 
 def stored_digest(store: Store, name: str) -> str | None:
     """Digest of the weights that a study began with; None where there is no such study."""
-    database = sqlite_file(store.optuna_url)
-    if database and not database.exists():
-        return None
     try:
         study = find_study(store, name)
     except KeyError:
@@ -92,6 +89,9 @@ def stored_digest(store: Store, name: str) -> str | None:
 
 def find_study(store: Store, name: str) -> optuna.Study:
     """A study to be read only. Raises `KeyError` where there is none of this name."""
+    database = sqlite_file(store.optuna_url)
+    if database and not database.exists():  # to open it would make it
+        raise KeyError(name)
     return optuna.load_study(study_name=name, storage=open_storage(store.optuna_url))
 
 

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from mlflow.utils import mlflow_tags
@@ -146,14 +155,25 @@ def quoted(text: str) -> str:
 
 
 def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
-    """The run of a study, made when it is not there yet; its trials' runs are its children."""
-    client = store.client()
-    query = f"tags.study_name = {quoted(name)} AND tags.kind = 'study'"
-    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"])
-    if not found:
-        own = {"study_name": name, "kind": "study"} | source_tags() | dict(tags)
-        found = [client.create_run(experiment_id, run_name=name, tags=own)]
-    return Run(client, found[0].info.run_id)
+    """The run of a study, made when it is not there yet; its trials' runs are its children.
+
+    One that was deleted in MLflow is restored; where it was erased, the new one adopts them.
+    """
+    client, query = store.client(), f"tags.study_name = {quoted(name)} AND tags.kind = 'study'"
+    for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+        order = ["attributes.start_time ASC"]
+        if found := client.search_runs([experiment_id], query, view, order_by=order):
+            run = found[0].info
+            if run.lifecycle_stage != LifecycleStage.ACTIVE:
+                client.restore_run(run.run_id)
+            return Run(client, run.run_id)
+    own = {"study_name": name, "kind": "study"} | source_tags() | dict(tags)
+    made = Run(client, client.create_run(experiment_id, run_name=name, tags=own).info.run_id)
+    orphans = client.search_runs([experiment_id], f"tags.study_name = {quoted(name)}")
+    for orphan in orphans:
+        if orphan.info.run_id != made.run_id:
+            Run(client, orphan.info.run_id).tags({mlflow_tags.MLFLOW_PARENT_RUN_ID: made.run_id})
+    return made
 
 
 def trial_run(

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlparse
 
 import mlflow
 from filelock import FileLock, Timeout
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
@@ -160,6 +160,11 @@ class Store:
         client, said = self.client(), json.dumps(classes, ensure_ascii=False)[:_TAG_LENGTH]
         with self.lock():
             if found := client.get_experiment_by_name(name):
+                if found.lifecycle_stage != LifecycleStage.ACTIVE:
+                    raise UserError(
+                        f"The experiment {name!r} was deleted in MLflow; restore it, and its runs,"
+                        " with `make doctor FIX=1`, or take another name with MODEL=."
+                    )
                 held = found.tags.get(_CLASSES, said)
                 if classes and held != said:
                     raise UserError(

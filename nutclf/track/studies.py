@@ -112,7 +112,12 @@ def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: 
     study = next((run for run in runs if run.data.tags["kind"] == "study"), None)
     trials, probes = ([r for r in runs if r.data.tags["kind"] == k] for k in ("trial", "probe"))
     judged = [r for r in trials if _state(r) == "COMPLETE" and objective.metric in r.data.metrics]
-    if study is None or not judged:
+    if judged and study is None:
+        raise UserError(
+            f"The run of study {config.name!r} was deleted in MLflow; restore it with `make doctor "
+            "FIX=1`."
+        )
+    if not judged:
         raise UserError(
             f"Study {config.name!r} has no finished trial in experiment {experiment!r} of "
             f"{store.tracking_uri}; run `make sweep` first, or name another with STUDY= or NAME=."

@@ -94,9 +94,10 @@ format: .venv ## Put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv ## Speed, side by side with the usual way: DATA=folder, an hour on an idle machine
+bench: .venv ## Speed, side by side with the usual way: DATA=folder, two hours on an idle machine
 	@test -d $(call quoted,DATA) || { echo 'Name a folder of photographs: make bench DATA=folder' >&2; exit 2; }
 	@for part in speed growth where precision; do $(BIN)/python -m benchmarks.$$part $(call quoted,DATA) || exit; done
+	@$(BIN)/python -m benchmarks.protocol $(call quoted,DATA) "$$(mktemp -d)/sweep"
 
 clean: ## Empty the feature store and the caches; records and data stay
 	rm -rf .cache .pytest_cache .ruff_cache

@@ -444,6 +444,7 @@ def _find_data(data: str, corrections: str):
     """The data set, announced: drawn data in words that nobody can miss."""
     from nutclf.data.corrections import correct
     from nutclf.data.source import resolve
+    from nutclf.evaluate.fonts import use_fonts_for
 
     source = resolve(data, environ=os.environ, workdir=WORKDIR)
     if corrections:
@@ -457,6 +458,11 @@ def _find_data(data: str, corrections: str):
         _say(line)
     for note in source.data.notes:
         _say(f"note: {note}")
+    if letters := use_fonts_for(source.data.classes):
+        _say(
+            f"note: no font on this machine has {letters}: figures show boxes for them. Install "
+            "one that does, such as fonts-noto-cjk."
+        )
     return source
 
 

@@ -177,6 +177,7 @@ def _oddities(file, side: int, usual: str) -> list[str]:
         f"size {file.size}: nearly all others are {usual}": usual not in ("", file.size),
         f"aspect {file.size}: the network sees the centred square only": long / short > LONGEST,
         f"mode {file.mode}: converted to RGB": file.mode != "RGB",
+        "one colour nearly everywhere: blank, too dark or damaged": file.plain,
         f"EXIF orientation {file.orientation}: turned upright when read": file.orientation != 1,
     }
     return [what for what, is_so in words.items() if is_so]

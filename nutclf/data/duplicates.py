@@ -14,7 +14,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from nutclf.data.folder import DataSet
-from nutclf.data.reader import UnreadableImage, open_image, orientation, read_bytes, read_image
+from nutclf.data.reader import (
+    UnreadableImage,
+    open_image,
+    orientation,
+    read_bytes,
+    read_image,
+    shows_nothing,
+)
 
 HASH_SIDE = 16  # 16 x 16 bits; with 8 x 8 two nuts on a white ground pass for one photo
 HASHED_SIDE = 224  # pixels of the square that is hashed, whatever the network takes
@@ -26,8 +33,9 @@ _TELLING = 0.25
 
 # What `inspect` tells of a file. Those of the header: Pillow's name of the content's format, ""
 # where no image is recognised; the size as stored; Pillow's mode; EXIF's orientation, 1 (upright)
-# to 8. And why it cannot be read, "" when it can, and its perceptual hash or None.
-SEEN = ("format", "width", "height", "mode", "orientation", "problem", "likeness")
+# to 8. And why it cannot be read, "" when it can; its perceptual hash or None; and whether it is
+# nearly one colour.
+SEEN = ("format", "width", "height", "mode", "orientation", "problem", "likeness", "plain")
 
 
 @dataclass(frozen=True)
@@ -81,16 +89,17 @@ def inspect(data: DataSet) -> pd.DataFrame:
     """The table of a data set's files with class names for labels, and the columns `SEEN`."""
 
     def look(path: str) -> tuple[object, ...]:
-        header, problem, likeness = ("", 0, 0, "", 1), "", None
+        header, problem, likeness, plain = ("", 0, 0, "", 1), "", None, False
         try:
             content = read_bytes(data.root / path)
             with open_image(content) as image:
                 kind = "JPEG" if image.format == "MPO" else image.format  # several in one file
                 header = kind, *image.size, image.mode, orientation(image)
-            (likeness,) = perceptual_hashes(read_image(content, HASHED_SIDE)[np.newaxis])
+            pixels = read_image(content, HASHED_SIDE)
+            plain, (likeness,) = shows_nothing(pixels), perceptual_hashes(pixels[np.newaxis])
         except UnreadableImage as error:
             problem = str(error)
-        return *header, problem, likeness
+        return *header, problem, likeness, plain
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter
         rows = list(pool.map(look, data.files["path"]))

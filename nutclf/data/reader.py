@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # where alpha must be composited; a request that needs more than that is an attack or a mistake.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 8 * MAX_PIXELS  # of an uncompressed 16-bit RGBA image
+_BLACK, _PLAIN = 24, 3  # of 255: the brightest pixel, and the standard deviation of a colour
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 # What undoes each EXIF orientation, from 2 on.
@@ -43,6 +44,15 @@ def read_image(source: str | os.PathLike | bytes, size: int) -> np.ndarray:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def shows_nothing(pixels: np.ndarray) -> bool:
+    """Whether an image, uint8 [S, S, 3], is nearly one colour, as blank and damaged ones are.
+
+    So are those whose numbers use a small part of their range, such as 12 of 16 bits: nearly black.
+    """
+    brightness = pixels.mean(axis=2)
+    return bool(brightness.max() < _BLACK or pixels.std(axis=(0, 1)).max() < _PLAIN)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -22,6 +22,7 @@ from nutclf.evaluate.metrics import as_counts
 INK, MUTED, RULE, NOTHING = "#22303c", "#6b7a88", "#dfe5ea", "#b6c1ca"
 TRAIN, VALID, BEST = "#8a9bab", "#14608c", "#c8553d"
 SHADES = ("#f6f9fb", "#a9cbe0", "#3d86b3", "#0d3f5f")
+COUNTED, NAMED = 30, 60  # classes up to which a matrix has its counts, and its names, to be read
 DASHED = {"linewidth": 1, "linestyle": (0, (4, 3))}
 
 
@@ -57,27 +58,31 @@ def quiet_axes(ax: Axes) -> None:
 def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Heat map of counts [C, C]: rows true, columns predicted, shaded by share of the true class.
 
-    A class without images is a row of pale zeros. The accuracy is printed below the title.
+    A class without images is a row of pale zeros. The accuracy is printed below the title. Of many
+    classes it says less: no counts above `COUNTED`, no names above `NAMED`.
     """
-    counts = as_counts(matrix, len(classes))
+    counts, n = as_counts(matrix, len(classes)), len(classes)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = blank(3.6 + 0.58 * len(classes), 2.7 + 0.5 * len(classes))
+    figure = blank(3.6 + 0.58 * min(n, COUNTED), 2.7 + 0.5 * min(n, COUNTED))
     ax = figure.subplots()
     # A bar outside the grid, or the later constrained layout would keep the bar's slot empty.
     bar = {"use_gridspec": False, "shrink": 0.6, "pad": 0.03, "aspect": 24}
     # Seaborn's own tick labels would be parsed as mathematics and measured once more, hence none.
     sns.heatmap(
-        share, ax=ax, annot=counts, fmt="d", annot_kws={"fontsize": 10.5}, vmin=0, vmax=1,
+        share, ax=ax, annot=counts if n <= COUNTED else None, fmt="d",
+        annot_kws={"fontsize": 10.5}, vmin=0, vmax=1,
         cmap=sns.blend_palette(SHADES, as_cmap=True), cbar_kws=bar,
-        linewidths=1.5, linecolor="white", xticklabels=False, yticklabels=False,
+        linewidths=1.5 if n <= NAMED else 0, linecolor="white",
+        xticklabels=False, yticklabels=False,
     )  # fmt: skip
-    for text, count in zip(ax.texts, counts.flat, strict=True):
+    for text, count in zip(ax.texts, counts.flat, strict=False):  # no text where there are many
         text.set_fontweight("bold" if count else "normal")
         text.set_color(text.get_color() if count else NOTHING)
-    middle = np.arange(len(classes)) + 0.5
-    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(middle, classes, parse_math=False, **slant)
-    ax.set_yticks(middle, classes, parse_math=False)
+    if n <= NAMED:
+        middle, look = np.arange(n) + 0.5, {"parse_math": False, "fontsize": 10 * min(1, 40 / n)}
+        slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(middle, classes, **look, **slant)
+        ax.set_yticks(middle, classes, **look)
     ax.set_xlabel("predicted", labelpad=8, color=INK)
     ax.set_ylabel("true", labelpad=8, color=INK)
     ax.tick_params(length=0, labelcolor=INK)

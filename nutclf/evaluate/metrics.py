@@ -36,14 +36,23 @@ def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[
         "top3_accuracy": float(np.mean((ranked[:, :3] == y_true[:, None]).any(axis=1))),
         "loss": cross_entropy(y_prob, y_true),
     }
-    *scores, support = precision_recall_fscore_support(
-        y_true, y_pred, labels=range(len(classes)), zero_division=0
-    )
-    for name, values in zip(("precision", "recall", "f1"), scores, strict=True):
+    scores = by_class(table, classes)
+    support = scores.pop("images")
+    for name, values in scores.items():
         metrics[f"macro_{name}"] = fmean(values[support > 0])  # exactly 0.84, not 0.8400000000001
         metrics[f"weighted_{name}"] = float(np.average(values, weights=support))
-        metrics |= {f"{name}/{c}": float(v) for c, v in zip(classes, values, strict=True)}
+        metrics |= {f"{name}/{c}": float(v) for c, v in values.items()}
     return metrics
+
+
+def by_class(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Columns precision, recall, f1 and images (how many), a row for each class by its name."""
+    columns = precision_recall_fscore_support(
+        *labels(table, classes), labels=range(len(classes)), zero_division=0
+    )
+    index = pd.Index(list(classes), name="class")
+    names = "precision", "recall", "f1", "images"
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), index=index)
 
 
 def cross_entropy(y_prob: np.ndarray, y_true: np.ndarray) -> float:
@@ -136,9 +145,10 @@ def renaming_gain_p(counts: np.ndarray, renaming: Sequence[int]) -> float:
     if not tosses.sum():
         return 1.0
     coins = columns[to] / np.maximum(columns[to] + columns[moved], 1)
-    one = binom.sf(renamed - 1, tosses.sum(), max(0.5, np.average(coins, weights=tosses)))
+    one = binom.logsf(renamed - 1, tosses.sum(), max(0.5, np.average(coins, weights=tosses)))
     derangements = sum((-1) ** k * math.factorial(m) // math.factorial(k) for k in range(m + 1))
-    return min(1.0, float(one) * math.comb(len(counts), m) * derangements)
+    # In logarithms: with 171 classes there are more renamings than a float can count.
+    return math.exp(min(0.0, float(one) + math.log(math.comb(len(counts), m) * derangements)))
 
 
 def moves(renaming: Sequence[int], classes: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from nutclf.data.reader import UnreadableImage, read_image
 from nutclf.evaluate.intervals import Rate
 from nutclf.evaluate.mistakes import spotlight, worst_mistakes
 from nutclf.report.charts import cost_chart, history_chart, training_charts
-from nutclf.track.evaluation import stored_json, stored_predictions
+from nutclf.track.evaluation import MAX_CLASSES, stored_json, stored_predictions
 from nutclf.track.runs import file_name
 from nutclf.track.store import Store
 from nutclf.track.studies import StudyRecord
@@ -84,7 +84,8 @@ def draw_page(
     for split, found in evidence.matrices.items():
         counts = np.array(found["matrix"])
         rate = Rate(int(counts.trace()), int(counts.sum()))
-        matrices.append({**found, "split": _SPLITS[split], "rate": rate})
+        taken = [] if len(counts) <= MAX_CLASSES else _confusions(counts, found["classes"])
+        matrices.append({**found, "split": _SPLITS[split], "rate": rate, "taken": taken})
     return pages.get_template("page.html").render(
         study=record,
         evidence=evidence,
@@ -97,6 +98,14 @@ def draw_page(
         mistakes=[] if table is None else worst_mistakes(table, _MISTAKES),
         thumbnail=partial(thumbnail, root),
     )
+
+
+def _confusions(counts: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The most frequent of the confusions [C, C], in words."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    most = np.argsort(-wrong, axis=None, kind="stable")[:_MISTAKES]
+    pairs = [(*divmod(int(at), len(counts)), int(wrong.flat[at])) for at in most]
+    return [f"{classes[i]} taken for {classes[j]}: {n}" for i, j, n in pairs if n]
 
 
 def searched(record: StudyRecord) -> dict[str, str]:

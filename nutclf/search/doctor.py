@@ -79,6 +79,7 @@ def examine(store: Store, features: Path, fix: bool, say: Callable[[str], None])
             treat(find_gone(store))
             if _is_filled(store.tracking_uri):
                 treat(repairs.find_dangling_aliases(store))
+                treat(repairs.find_no_champion(store))
             treat(repairs.find_orphans(store))
     except sqlite3.DatabaseError as error:
         raise UserError(

@@ -51,12 +51,12 @@ def find_lost(store: Store, experiment_id: str, study: str) -> Lost:
     """Compares a study's trials in Optuna's records with its runs in MLflow's."""
 
     def runs(view: str) -> list[tuple[int | None, str]]:
-        # Without seeds and probes: a sweep makes those again. The study's own has no number.
-        which = f"tags.study_name = {quoted(study)} AND tags.kind != 'seed'"
-        which += " AND tags.kind != 'probe'"
-        found = store.client().search_runs([experiment_id], which, view, max_results=10_000)
-        numbers = [run.data.tags.get("trial_number") for run in found]
-        return [(n and int(n), run.info.run_id) for n, run in zip(numbers, found, strict=True)]
+        query = f"tags.study_name = {quoted(study)}"
+        found = store.client().search_runs([experiment_id], query, view, max_results=10_000)
+        # Not seeds and probes: a sweep makes those again. The study's own run has no number.
+        ours = [run for run in found if run.data.tags["kind"] in ("study", "trial")]
+        numbers = [run.data.tags.get("trial_number") for run in ours]
+        return [(n and int(n), run.info.run_id) for n, run in zip(numbers, ours, strict=True)]
 
     deleted, trials = runs(ViewType.DELETED_ONLY), []
     there = {number for number, _ in runs(ViewType.ACTIVE_ONLY)}

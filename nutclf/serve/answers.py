@@ -29,8 +29,8 @@ def champion_uri(store: Store, name: str) -> str:
     """Address of the champion of registered model `name`. Raises `UserError` when it has none."""
     if Registry(store.prepare().client(), name).at(CHAMPION) is None:
         raise UserError(
-            f"{name!r} has no champion in {store.tracking_uri}; run `make sweep` first, or name "
-            "the store with STORE= and the model with MODEL=."
+            f"{name!r} has no champion in {store.tracking_uri}; run `make sweep` first (or `make "
+            "promote`, if one ended), or name the store with STORE= and the model with MODEL=."
         )
     return f"models:/{name}@{CHAMPION}"
 

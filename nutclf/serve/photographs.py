@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from nutclf.data.reader import UnreadableImage, read_image
+from nutclf.data.reader import UnreadableImage, read_image, shows_nothing
 from nutclf.evaluate.familiarity import Familiarity
 from nutclf.evaluate.temperature import Confidence
 
@@ -70,7 +70,9 @@ class Recognised:
         if self.answer == UNFAMILIAR:
             near = ", ".join(self.nearest[:3])
             return f"{UNFAMILIAR}: like nothing it learned from; nearest are {near}"
-        listed = ", ".join(f"{name} {value:.3f}" for name, value in self.top3.items())
+        # A class may be called as an answer is.
+        names = {name: repr(name) if name in (UNSURE, UNFAMILIAR) else name for name in self.top3}
+        listed = ", ".join(f"{names[name]} {value:.3f}" for name, value in self.top3.items())
         return f"{UNSURE}: {listed}" if self.answer == UNSURE else listed
 
     def as_json(self) -> dict[str, object]:
@@ -105,8 +107,14 @@ class Recogniser:
         self._size, self._confidence = metadata["image_size"], Confidence.of(metadata)
 
     def read(self, source) -> np.ndarray:
-        """One photograph as the model takes it, uint8 [S, S, 3]; see `read_image`."""
-        return read_image(source, self._size)
+        """One photograph as the model takes it, uint8 [S, S, 3].
+
+        Raises `UnreadableImage` as `read_image` does, and for one that shows nothing.
+        """
+        pixels = read_image(source, self._size)
+        if shows_nothing(pixels):
+            raise UnreadableImage("it is one colour nearly everywhere: blank, too dark or damaged")
+        return pixels
 
     def warm_up(self) -> None:
         """Traces the graph for one photograph and for any number; takes seconds.

@@ -1,5 +1,6 @@
 """How good a model is on some images, written into its run: numbers, matrix, predictions."""
 
+import csv
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,17 @@ from nutclf.evaluate.predictions import read_predictions, write_predictions
 from nutclf.track.runs import Run, write_json
 
 FOLDER = "evaluation"
+MAX_CLASSES = 50  # above it, metrics by class are a table and no metrics of the run
 
 
 def metrics_of(split: str, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
-    """Every metric of a table, named for its split: `test_accuracy`, `test_recall/almonds`, ..."""
+    """Every metric of a table, named for its split: `test_accuracy`, `test_recall/almonds`, ...
+
+    Of more than `MAX_CLASSES` classes those by class are left out.
+    """
     metrics = measure.classification_metrics(table, classes)
     left_out = ("accuracy", "loss") if split == "valid" else ()  # logged by epoch as valid_*
+    left_out += tuple(name for name in metrics if "/" in name and len(classes) > MAX_CLASSES)
     return {f"{split}_{name}": v for name, v in metrics.items() if name not in left_out}
 
 
@@ -43,6 +49,9 @@ def write_evaluation(
         folder, name = root / FOLDER, f"confusion_matrix_{split}"
         write_json(folder / f"{name}.json", measure.confusion_record(matrix, classes))
         write_predictions(table, folder / f"predictions_{split}.csv")
+        if len(classes) > MAX_CLASSES:
+            by_class = measure.by_class(table, classes)
+            by_class.to_csv(folder / f"by_class_{split}.csv", quoting=csv.QUOTE_NONNUMERIC)
     run.picture(confusion_figure(matrix, classes, title), f"{FOLDER}/{name}.png")
     return metrics
 

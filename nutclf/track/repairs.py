@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
+from nutclf.track.registry import CHAMPION, Registry
 from nutclf.track.store import BUSY_S, Store, made_aside, query, revision, sqlite_file
 
 Upgrade = Callable[[str], None]
@@ -150,6 +151,19 @@ def find_dangling_aliases(store: Store) -> list[Finding]:
                 what = f"{model.name}@{alias} points at version {version}, {reason}"
                 repair = partial(_remove_alias, client, model.name, alias)
                 found.append(Finding("alias", what, repair, store.tracking_uri))
+    return found
+
+
+def find_no_champion(store: Store) -> list[Finding]:
+    """Experiments whose trials came to results, and no version of the model is champion."""
+    client, found = store.client(), []
+    results = "tags.kind = 'trial' AND attributes.status = 'FINISHED'"
+    for experiment in client.search_experiments(max_results=1000):
+        ended = client.search_runs([experiment.experiment_id], results, max_results=1)
+        if ended and Registry(client, experiment.name).at(CHAMPION) is None:
+            what = f"{experiment.name!r} has trained models and no champion"
+            way = "`make promote` with the STUDY and DATA of a sweep chooses one"
+            found.append(Finding("alias", f"{what}; {way}"))
     return found
 
 

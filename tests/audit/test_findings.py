@@ -90,6 +90,12 @@ def test_a_mode_and_a_rotation_are_odd(spoiled):
     }
 
 
+def test_a_blank_image_is_odd(spoiled):
+    Image.new("RGB", (96, 96), "white").save(spoiled / "train/almonds/0.png")
+    what = "one colour nearly everywhere: blank, too dark or damaged"
+    assert found(audit(spoiled).odd) == {"train/almonds/0.png": what}
+
+
 def test_the_record_is_json_and_holds_everything(spoiled):
     shutil.copy(spoiled / "train/pecans/0.png", spoiled / "test/walnuts/copy.png")
     (spoiled / "train/almonds/0.png").write_bytes(b"")

@@ -16,6 +16,7 @@ from nutclf.data.reader import (
     decode,
     looks_like_image,
     read_image,
+    shows_nothing,
 )
 from nutclf.errors import UserError
 
@@ -305,3 +306,25 @@ def test_photographs_of_telephones_are_read(kind):
     decoded = decode(data)
     assert decoded.getpixel((8, 16)) == pytest.approx(BLUE, abs=8)
     assert decoded.getpixel((56, 16)) == pytest.approx(RED, abs=8)
+
+
+def picture():
+    """Light and shadow, 64 x 64, greys in [0, 1]."""
+    return np.kron(np.random.default_rng(0).random((8, 8)), np.ones((8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("grey", "nothing"),
+    [
+        (np.uint8(255 * picture()), False),
+        (np.uint8(200 + 25 * picture()), False),  # pale, and yet a picture
+        (np.uint16(65535 * picture()), False),
+        (np.uint16(4095 * picture()), True),  # 12 bits in 16
+        (np.full((64, 64), 255, np.uint8), True),  # what a damaged fax decodes to
+        (np.uint8(128 + 3 * picture()), True),
+    ],
+)
+def test_pictures_that_show_nothing_are_told(grey, nothing, tmp_path):
+    file = tmp_path / "grey.tif"
+    Image.fromarray(grey).save(file)
+    assert shows_nothing(read_image(file, 32)) is nothing

@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,6 +31,17 @@ def history(n=9, rates=(1e-3, 1e-4)):
 def test_every_cell_of_ten_classes_is_annotated():
     ax = confusion_figure(np.arange(100).reshape(10, 10), NUTS, "test").axes[0]
     assert [text.get_text() for text in ax.texts] == [str(count) for count in range(100)]
+
+
+@pytest.mark.parametrize(("n", "counts", "names"), [(30, 900, 30), (45, 0, 45), (400, 0, 0)])
+def test_of_many_classes_it_says_less(n, counts, names):
+    figure = confusion_figure(np.eye(n, dtype=int) * 3, [f"class {i}" for i in range(n)], "many")
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    assert (len(ax.texts), len(ax.get_xticklabels())) == (counts, names)
+    assert max(figure.get_size_inches()) < 22
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
 def test_rows_are_true_and_columns_predicted():

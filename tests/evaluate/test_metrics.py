@@ -210,6 +210,14 @@ def test_column_totals_never_make_luck_look_like_evidence():
     assert "which luck explains" in check_matrix(np.array([[42, 42], [16, 0]]), ["a", "b"])
 
 
+def test_a_thousand_classes_are_not_too_many():
+    shifted = np.roll(np.eye(1000, dtype=int) * 5, 1, axis=1)
+    with pytest.raises(ValueError, match="classes renamed"):
+        check_matrix(shifted, [f"class {i}" for i in range(1000)])
+    guesses = np.random.default_rng(0).multinomial(4, np.full(1000, 1e-3), size=1000)
+    assert "which luck explains" in check_matrix(guesses, [f"class {i}" for i in range(1000)])
+
+
 def test_rates_and_misfits_are_refused():
     with pytest.raises(ValueError, match="whole counts"):
         check_matrix(np.array([[0.9, 0.1], [0.2, 0.8]]), ["a", "b"])

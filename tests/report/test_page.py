@@ -145,6 +145,17 @@ def test_a_cross_validated_study_of_one_trial_on_drawn_images_without_an_audit(r
         assert left_out not in words
 
 
+def test_of_many_classes_the_page_lists_the_most_frequent_confusions(root):
+    counts = np.eye(300, dtype=int) * 4
+    counts[7, 9], counts[0, 299] = 3, 1
+    matrix = {"classes": [f"class {i}" for i in range(300)], "matrix": counts.tolist()}
+    page = draw_page(record(), evidence(matrices={"valid": matrix}), {}, root)
+    words = Parsed(page).text
+    assert words.index("class 7 taken for class 9: 3") < words.index("class 0 taken for class 299")
+    assert "class 150" not in words
+    assert len(page) < 200_000
+
+
 def test_what_the_study_searched_has_more_than_one_choice():
     params = {"space.n_unfrozen": "(0, 4, 11)", "space.learning_rate": "(0.0001, 0.003)",
               "space.lr_schedule": "('step',)", "baseline.n_unfrozen": "4"}  # fmt: skip

@@ -69,3 +69,9 @@ def test_an_answer_in_a_line_and_as_json():
             {"label": "cashews", "confidence": 0.1},
         ],
     }
+
+
+def test_a_class_that_is_called_as_an_answer_is_no_answer():
+    said = Recognised({"unsure": 0.9, "pecans": 0.1}, 0.7)
+    assert (said.answer, said.line()) == ("class", "'unsure' 0.900, pecans 0.100")
+    assert Recognised({"unsure": 0.6, "pecans": 0.4}, 0.7).line().startswith("unsure: 'unsure' 0.6")

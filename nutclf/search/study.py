@@ -167,7 +167,10 @@ def suggest(trial: optuna.Trial, config: StudyConfig, baseline: bool) -> Recipe:
         if name == "epochs":
             drawn[name] = trial.suggest_int(name, *values)
         elif name in RANGES:
-            drawn[name] = trial.suggest_float(name, *values, log=name == "learning_rate")
+            value = trial.suggest_float(name, *values, log=name == "learning_rate")
+            # Two digits, which a person can read and type again; more make no difference.
+            short = min(max(float(f"{value:.2g}"), values[0]), values[1])
+            drawn[name] = value if baseline else short
         elif len(values) > 1:
             drawn[name] = trial.suggest_categorical(name, values)
         else:

@@ -224,6 +224,15 @@ def test_another_seed_draws_other_recipes(store):
     assert not set(first[1:]) & set(second[1:])
 
 
+def test_what_is_drawn_can_be_read_and_the_baseline_is_exact(store):
+    config = replace(CONFIG, baseline=Recipe(learning_rate=3.14159e-4))
+    first, *drawn = swept(store, 6, config)
+    assert first == config.baseline
+    for recipe in drawn:
+        for value in (recipe.learning_rate, recipe.dropout_rate):
+            assert value == float(f"{value:.2g}")
+
+
 def test_a_recipe_is_queued_once_though_it_is_asked_for_twice(store):
     study, _ = open_study(store, CONFIG, FACTS)
     trial = study.ask()

@@ -24,6 +24,9 @@ import pytest
 from PIL import Image
 
 from nutclf.config import OBJECTIVES, SPLITS, Recipe, SearchSpace, StudyConfig
+from nutclf.process import keep_freed_memory
+
+keep_freed_memory()
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read when TensorFlow is imported, never afterwards
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

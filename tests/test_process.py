@@ -45,6 +45,26 @@ def test_the_end_is_not_ended():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+FAULTS = """
+import resource, sys
+from nutclf.process import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(50):
+    b"x" * 40_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_freed_memory_is_used_again():
+    def faults(how):
+        return int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
+
+    assert faults("keep") < 40_000
+    assert faults("plain") > 400_000
+
+
 def test_a_query_that_a_signal_ends_says_nothing_of_its_own(tmp_path, caplog):
     """Seen in CI: a sweep ended by SIGTERM while MLflow read, and a traceback before its end."""
     quiet()

@@ -500,9 +500,14 @@ def settle(study: optuna.Study, run: runs.Run) -> None:
 
 @contextlib.contextmanager
 def closed(run: runs.Run):
-    """Ends a run as COMPLETE, or as FAIL whatever ended the work, an interrupt too."""
+    """Ends a run as COMPLETE, or as FAIL whatever ended the work, an interrupt too.
+
+    Not where the study's lock was lost: the run is then another driver's to end.
+    """
     try:
         yield run
+    except LockLost:
+        raise
     except BaseException as error:
         known = isinstance(error, Exception)
         run.end("FAIL", f"{type(error).__name__}: {error}" if known else _INTERRUPTED)

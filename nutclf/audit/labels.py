@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from nutclf.config import WHOLE, StudyConfig
-from nutclf.data.duplicates import groups_of_like, perceptual_hashes
 from nutclf.data.folder import DataSet, Split, read_split
 from nutclf.errors import UserError
 from nutclf.evaluate.baselines import BASELINES, judge
-from nutclf.evaluate.folds import assign_folds
+from nutclf.evaluate.folds import make_folds
 from nutclf.evaluate.predictions import labels, prediction_table, probabilities
 from nutclf.model.backbones import load_backbone
 from nutclf.track.evaluation import stored_predictions
@@ -73,7 +72,7 @@ def _probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[lis
         return images, Features(part, part.base_cut, images, store, "float32").all(WHOLE)
 
     (train, of_train), (valid, of_valid) = read("train"), read("valid")
-    folds = _folds(config, data.classes, train)
+    folds = make_folds(train, config.n_folds, config.seed, "{}; give every class two or more.")
     classifier = BASELINES["logistic regression"](config.seed)
     judged = judge(classifier, (of_train, train.labels), folds, of_valid, len(data.classes))
     tables = [
@@ -82,19 +81,6 @@ def _probe(config: StudyConfig, data: DataSet, store: FeatureStore) -> tuple[lis
     ]
     model = f"logistic regression on frozen {backbone.spec.name} features"
     return tables, f"{model}, {folds.max() + 1} folds"
-
-
-def _folds(config: StudyConfig, classes: Sequence[str], train: Split) -> np.ndarray:
-    """As many folds as the rarest class allows, the study's number at most."""
-    groups = groups_of_like(train.keys, perceptual_hashes(train.pixels))
-    different = [len(np.unique(groups[train.labels == label])) for label in range(len(classes))]
-    fewest = min(different)
-    if fewest < 2:
-        raise UserError(
-            f"Class {classes[different.index(fewest)]!r} has a single training image that can be "
-            "read and is no copy; give every class two or more."
-        )
-    return assign_folds(train.labels, groups, min(config.n_folds, fewest), config.seed)
 
 
 def rank_suspects(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -168,6 +168,7 @@ def sweep(
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     setting, image_size = prepare(config, source, store, features, say, weights)
+    config = setting.config  # with as many folds as the images allow
     store.prepare()
     with lock_study(store, config.name) as was_lost:
         record = runs.DataRecord.of(source)
@@ -466,6 +467,9 @@ def prepare(
     if config.objective.cross_validated:
         folds = make_folds(train, config.n_folds, config.seed, _NO_FOLDS)
         files.loc[files["split"] == "train", "fold"] = folds
+        if (n_folds := int(folds.max()) + 1) < config.n_folds:
+            say(f"note: {n_folds} folds, as the rarest class has {n_folds} different images.")
+            config = replace(config, n_folds=n_folds)
     data: DataSet = replace(data, files=files.reset_index(drop=True))
     return Setting(config, data, weights, backbone.digest, features), size
 

@@ -168,7 +168,8 @@ def test_without_weights_the_files_are_judged_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("kept", "words"), [(1, "'pecans' has a single training image"), (3, "features, 3 folds")]
+    ("kept", "words"),
+    [(1, "pecans/0.png is the only different image of its class; give"), (3, "features, 3 folds")],
 )
 def test_a_class_of_few_images_has_as_few_folds(
     config, nuts, store, features, tmp_path, kept, words

@@ -45,6 +45,14 @@ def test_images_that_look_alike_share_a_fold():
         assert sorted(set(folds)) == [0, 1, 2, 3, 4]
 
 
-def test_a_class_of_too_few_images_is_refused_in_the_caller_s_words():
-    with pytest.raises(UserError, match=r"^refused: 5 folds .* the rarest class has 4$"):
-        make_folds(split(4), 5, 0, "refused: {}")
+def test_there_are_as_many_folds_as_the_rarest_class_has_images():
+    folds = make_folds(split(4), 5, 0, "refused: {}")
+    assert sorted(set(folds)) == [0, 1, 2, 3]
+    assert sorted(folds[10:]) == [0, 1, 2, 3]
+
+
+def test_a_class_of_a_single_image_is_refused_in_the_caller_s_words():
+    with pytest.raises(
+        UserError, match=r"^refused: 10.jpg is the only different image of its class$"
+    ):
+        make_folds(split(1), 5, 0, "refused: {}")

@@ -442,14 +442,12 @@ def _open_study_on_data(
 
 def _find_data(data: str, corrections: str):
     """The data set, announced: drawn data in words that nobody can miss."""
-    from nutclf.data.corrections import correct
     from nutclf.data.source import resolve
     from nutclf.evaluate.fonts import use_fonts_for
 
     source = resolve(data, environ=os.environ, workdir=WORKDIR)
     if corrections:
-        corrected = correct(source.data, WORKDIR / Path(corrections).expanduser())
-        source = dataclasses.replace(source, data=corrected, corrected=True)
+        source = source.corrected_by(WORKDIR / Path(corrections).expanduser())
     lines = [source.origin]
     if source.kind == "drawn":
         hint = "For photographs: make sweep DATA=folder, with train/ valid/ test/ of class folders."

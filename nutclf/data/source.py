@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from nutclf.data import drawn
+from nutclf.data.corrections import correct
 from nutclf.data.folder import DataSet, scan
 from nutclf.data.kaggle import DataUnavailable, fetch
 from nutclf.errors import UserError
@@ -42,6 +43,12 @@ class DataSource:
         if set(self.data.classes) <= set(drawn.KINDS):
             return NUTS
         return re.sub(r"[^\w-]+", "-", self.root.name.lower()).strip("-")[:100] or "images"
+
+    def corrected_by(self, table: Path) -> "DataSource":
+        """The source with a person's decisions, see `correct`."""
+        data = correct(self.data, table)
+        changed = data.fingerprint != self.data.fingerprint
+        return replace(self, data=data, corrected=changed)
 
 
 def resolve(data: str, *, environ: Mapping[str, str], workdir: Path) -> DataSource:

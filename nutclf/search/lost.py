@@ -54,7 +54,7 @@ def find_lost(store: Store, experiment_id: str, study: str) -> Lost:
         query = f"tags.study_name = {quoted(study)}"
         found = store.client().search_runs([experiment_id], query, view, max_results=10_000)
         # Not seeds and probes: a sweep makes those again. The study's own run has no number.
-        ours = [run for run in found if run.data.tags["kind"] in ("study", "trial")]
+        ours = [run for run in found if run.data.tags.get("kind") in ("study", "trial")]
         numbers = [run.data.tags.get("trial_number") for run in ours]
         return [(n and int(n), run.info.run_id) for n, run in zip(numbers, ours, strict=True)]
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nutclf.config import RANGES, WHOLE, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import UserError
 from nutclf.track.postgres import CONNECT, is_postgres
-from nutclf.track.store import BUSY_S, Store, make_whole, sqlite_file
+from nutclf.track.store import BUSY_S, Store, lock_tables, make_whole, sqlite_file
 from nutclf.track.trial_log import flatten
 
 RETRY_OF, KILLS = "retry_of", "kills"
@@ -51,7 +51,10 @@ def open_study(
     if database := sqlite_file(store.optuna_url):
         with store.lock():
             make_whole(database, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
-    storage = open_storage(store.optuna_url)
+        storage = open_storage(store.optuna_url)
+    else:
+        with lock_tables(store):
+            storage = open_storage(store.optuna_url)
     _finish_widening(storage, config)
     study = optuna.create_study(
         storage=storage,

@@ -255,6 +255,12 @@ def lock_study(store: Store, study_name: str) -> AbstractContextManager[Callable
     )
 
 
+def lock_tables(store: Store) -> AbstractContextManager[Callable[[], bool]]:
+    """For the moment in which Optuna makes its tables: of two first drivers the other one waits."""
+    what = "Optuna's tables are being made by"
+    return _hold(store, "tables", "optuna", what, "give the same command again.", BUSY_S)
+
+
 def lock_model(
     store: Store, name: str, patience_s: float = 120.0
 ) -> AbstractContextManager[Callable[[], bool]]:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import tensorflow as tf
 
-from benchmarks.recipes import RECIPES
+from benchmarks.recipes import EPOCHS, RECIPES
 from nutclf.config import Augmentation, Recipe
 from nutclf.model.backbones import load_backbone
 
@@ -86,9 +87,10 @@ def train(recipe: Recipe, data: Path) -> float:
 
 
 def main() -> None:
-    """Runs RECIPES[FIRST:LAST]; usage: as_usual.py DATA FIRST LAST."""
+    """Runs RECIPES[FIRST:LAST]; usage: as_usual.py DATA FIRST LAST [EPOCHS]."""
     data, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    for recipe in RECIPES[first:last]:
+    epochs = int(sys.argv[4]) if len(sys.argv) > 4 else EPOCHS
+    for recipe in (replace(recipe, epochs=epochs) for recipe in RECIPES[first:last]):
         started = time.perf_counter()
         accuracy = train(recipe, data)
         seconds = time.perf_counter() - started

@@ -111,11 +111,8 @@ def _upgrade(url: str) -> None:
 def find_left_running(store: Store) -> list[Finding]:
     """Studies with trials or runs that say RUNNING although no sweep is at work on them."""
     trials, runs = Counter(), Counter()
-    if _is_filled(store.optuna_url):
-        storage = open_storage(store.optuna_url)
-        for name in optuna.get_all_study_names(storage):
-            study = optuna.load_study(study_name=name, storage=storage)
-            trials[name] = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    for name, study in _optuna_studies(store).items():
+        trials[name] = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     if _is_filled(store.tracking_uri):
         client = store.client()
         experiments = [e.experiment_id for e in client.search_experiments(max_results=1000)]
@@ -135,20 +132,34 @@ def find_left_running(store: Store) -> list[Finding]:
 
 def find_gone(store: Store) -> list[Finding]:
     """Experiments, and runs of studies, that were deleted; studies that one database lost."""
-    if not _is_filled(store.tracking_uri):
-        return []
-    client, found = store.client(), []
-    for experiment in client.search_experiments(ViewType.ALL, max_results=1000):
-        where = [experiment.experiment_id]
-        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-            what = f"experiment {experiment.name!r} was deleted in MLflow, with its runs"
-            repair = partial(_restore_experiment, client, experiment.experiment_id)
-            found.append(Finding("lost", what, repair, store.tracking_uri))
-            continue
-        known = client.search_runs(where, "tags.study_name != ''", ViewType.ALL, max_results=10_000)
-        for study in sorted({run.data.tags["study_name"] for run in known}):
-            found += find_lost(store, *where, study).findings(store, study)
+    found, known = [], set()
+    if _is_filled(store.tracking_uri):
+        client = store.client()
+        for experiment in client.search_experiments(ViewType.ALL, max_results=1000):
+            where = [experiment.experiment_id]
+            runs = client.search_runs(where, "tags.study_name != ''", ViewType.ALL, 10_000)
+            studies = {run.data.tags["study_name"] for run in runs}
+            known |= studies
+            if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+                what = f"experiment {experiment.name!r} was deleted in MLflow, with its runs"
+                repair = partial(_restore_experiment, client, experiment.experiment_id)
+                found.append(Finding("lost", what, repair, store.tracking_uri))
+                continue
+            for study in sorted(studies):
+                found += find_lost(store, *where, study).findings(store, study)
+    for study in sorted(set(_optuna_studies(store)) - known):
+        what = f"study {study!r} is in Optuna's records, and no run of it in MLflow's"
+        way = f"put the database back that was at {store.tracking_uri}, or take another NAME="
+        found.append(Finding("lost", f"{what}; {way}"))
     return found
+
+
+def _optuna_studies(store: Store) -> dict[str, optuna.Study]:
+    if not _is_filled(store.optuna_url):
+        return {}
+    storage = open_storage(store.optuna_url)
+    names = optuna.get_all_study_names(storage)
+    return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
 
 
 def _restore_experiment(client: MlflowClient, experiment_id: str) -> str:

@@ -183,9 +183,14 @@ def reload_proved(store: Store, uri: str, run: Run, load_split: LoadSplit) -> Re
     """Opens a model and compares its valid probabilities with those that its run recorded.
 
     A model that is not what it was must not see the test split. Raises `RuntimeError`: a
-    probability differs by more than `RELOAD_TOLERANCE`.
+    probability differs by more than `RELOAD_TOLERANCE`; `UserError`: nothing was recorded.
     """
     reloaded, recorded = reload(store, uri, load_split), stored_predictions(run, "valid")
+    if recorded is None:
+        raise UserError(
+            f"The predictions that run {run.run_id} recorded are gone, so its model cannot be "
+            "proved; put the run's artifacts back, or sweep under another NAME=."
+        )
     again = reloaded.valid.set_index("path").loc[recorded["path"], reloaded.classes]
     gap = np.abs(again.to_numpy() - recorded[reloaded.classes].to_numpy()).max()
     if not gap <= RELOAD_TOLERANCE:

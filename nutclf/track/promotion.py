@@ -218,6 +218,8 @@ def _beside_probe(
         return "It is a probe: no trial did better. "
     runs = [Run(client, run.info.run_id) for run in (probe, best)]
     of_probe, of_best = (stored_predictions(run, objective.judged_on) for run in runs)
+    if of_probe is None or of_best is None:  # their files are gone
+        return ""
     found = compare(of_probe, of_best, classes_of(of_best))
     return found.sentence(f"the best probe ({probe.data.params['probe']})", "it") + " "
 

@@ -128,8 +128,12 @@ def read_study(store: Store, experiment: str, config: StudyConfig, fingerprint: 
             f"{fingerprint[:12]}; give its own data with DATA=."
         )
     file = f"confusion_matrix_{objective.judged_on}.json"
-    matrix = stored_json(Run(client, judged[0].info.run_id), file)["matrix"]
-    n = sum(map(sum, matrix))  # images that judge a trial: the same for each
+    if (kept := stored_json(Run(client, judged[0].info.run_id), file)) is None:
+        raise UserError(
+            f"The files of {judged[0].info.run_name} of study {config.name!r} are gone from "
+            f"{judged[0].info.artifact_uri}; put them back, or begin another study with NAME=."
+        )
+    n = sum(map(sum, kept["matrix"]))  # images that judge a trial: the same for each
     # A param cannot change: a study whose space was widened says so in a tag.
     space = {key: text for key, text in study.data.tags.items() if key.startswith("space.")}
     # Read one by one: a search of versions leaves out the aliases.

@@ -1,6 +1,8 @@
 """What was deleted between two commands is named, restored where it can be, and never doubled."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +157,16 @@ def test_an_experiment_that_was_deleted_is_refused_and_restored(again, runs, vis
     visit(fix=True)
     assert len(runs()) == 3
     assert "note:" not in again()
+
+
+def test_without_mlflows_records_the_doctor_says_so(again, visit):
+    for file in again.store.folder.glob("mlflow.db*"):
+        file.unlink()
+    assert "study 'tiny' is in Optuna's records, and no run of it in MLflow's; put" in visit()
+
+
+def test_a_study_whose_files_are_gone_is_told_apart(again, runs, config, source):
+    folder = Path(runs()[0].info.artifact_uri.removeprefix("file://"))
+    shutil.rmtree(folder.parent.parent)
+    with pytest.raises(UserError, match=r"The files of t00\d .* are gone from .*; put them back"):
+        read_study(again.store, "nutclf", config, source.data.fingerprint)

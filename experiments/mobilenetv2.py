@@ -2,9 +2,9 @@
 
 Run: make sweep STUDY=mobilenetv2
 
-2 cores (AMD EPYC), no GPU, commit 60ce54d: 15 trials in 25 min 52 s, then stopped. The champion's
-out-of-fold accuracy is 0.850 (988/1163, 95 % 0.828-0.869; three seeds 0.850, 0.842, 0.847); on
-valid it has 46 of 50 images right, on test 47 of 49.
+2 cores, no GPU, commit f250ea2, stopped after 6 of 20 trials: the champion's out-of-fold accuracy
+is 0.853 (992/1163, 95 % 0.831-0.872; three seeds 0.853, 0.851, 0.854); on valid it has 48 of 50
+images right, on test 47 of 49. On a machine three times as fast 15 trials took 26 min (60ce54d).
 """
 
 from nutclf.config import SearchSpace, StudyConfig

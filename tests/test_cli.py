@@ -312,10 +312,15 @@ def test_predict_names_what_it_cannot_read_and_answers_the_rest(cli, swept, nuts
 
 
 def test_predict_takes_any_photograph(cli, swept, tmp_path):
-    """Grey, and much wider than high."""
-    Image.new("L", (300, 40), 128).save(tmp_path / "grey.png")
-    done = cli("predict", tmp_path / "grey.png", NUTCLF_STORE=swept[0].folder)
+    """Grey, and much wider than high; but not one that shows nothing."""
+    grey, plain = tmp_path / "grey.png", tmp_path / "plain.png"
+    Image.linear_gradient("L").resize((300, 40)).save(grey)
+    done = cli("predict", grey, NUTCLF_STORE=swept[0].folder)
     assert done.returncode == 0, done.stderr
+    Image.new("L", (300, 40), 128).save(plain)
+    done = cli("predict", plain, NUTCLF_STORE=swept[0].folder)
+    assert done.returncode == 2
+    assert "it is one colour nearly everywhere" in done.stdout
 
 
 def test_a_port_that_is_taken_is_told_before_an_address(cli, swept):

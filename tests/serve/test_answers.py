@@ -46,7 +46,7 @@ def test_a_folder_is_searched_to_its_depth_and_litter_is_left_out(answers, tmp_p
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"no image")
-    Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "a.png")
+    Image.radial_gradient("L").save(tmp_path / "a.png")
     found = answers(tmp_path)
     assert [str(each.path.relative_to(tmp_path)) for each in found] == ["a.png", "deep/er/b.JPG"]
     good, broken = found

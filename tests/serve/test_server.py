@@ -120,7 +120,7 @@ def test_what_programs_and_proxies_send_is_understood(post, photograph, write, k
 
 
 def test_requests_that_come_together_get_their_own_answers(post):
-    images = [picture("L"), picture("RGBA", seed=1), picture("RGB", (1500, 1000), 2)]
+    images = [picture("L"), picture("RGBA", seed=1), picture("RGB", (300, 200), 2)]
     images.append(picture("CMYK", seed=3, kind="JPEG"))
     alone = [post(form(image))[1]["predictions"][0]["probabilities"] for image in images]
     with ThreadPoolExecutor(8) as pool:

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import optuna
-from mlflow.entities import LifecycleStage, ViewType
-from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -132,22 +130,13 @@ def find_left_running(store: Store) -> list[Finding]:
 
 def find_gone(store: Store) -> list[Finding]:
     """Experiments, and runs of studies, that were deleted; studies that one database lost."""
-    found, known = [], set()
+    found, known = [], []
     if _is_filled(store.tracking_uri):
-        client = store.client()
-        for experiment in client.search_experiments(ViewType.ALL, max_results=1000):
-            where = [experiment.experiment_id]
-            runs = client.search_runs(where, "tags.study_name != ''", ViewType.ALL, 10_000)
-            studies = {run.data.tags["study_name"] for run in runs}
-            known |= studies
-            if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-                what = f"experiment {experiment.name!r} was deleted in MLflow, with its runs"
-                repair = partial(_restore_experiment, client, experiment.experiment_id)
-                found.append(Finding("lost", what, repair, store.tracking_uri))
-                continue
-            for study in sorted(studies):
-                found += find_lost(store, *where, study).findings(store, study)
-    for study in sorted(set(_optuna_studies(store)) - known):
+        known = repairs.recorded_studies(store)
+        found = repairs.find_deleted_experiments(store)
+        found += [one for place, s in known for one in find_lost(store, place, s).findings(store)]
+    gone = set(_optuna_studies(store)) - {study for _, study in known}
+    for study in sorted(gone if not found else ()):  # else it may be in a deleted experiment
         what = f"study {study!r} is in Optuna's records, and no run of it in MLflow's"
         way = f"put the database back that was at {store.tracking_uri}, or take another NAME="
         found.append(Finding("lost", f"{what}; {way}"))
@@ -160,11 +149,6 @@ def _optuna_studies(store: Store) -> dict[str, optuna.Study]:
     storage = open_storage(store.optuna_url)
     names = optuna.get_all_study_names(storage)
     return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
-
-
-def _restore_experiment(client: MlflowClient, experiment_id: str) -> str:
-    client.restore_experiment(experiment_id)
-    return "it is restored"
 
 
 def find_broken_features(folder: Path) -> list[Finding]:

@@ -1,21 +1,16 @@
-"""Trials that one of a study's two databases has, and the other lost: deleted in MLflow's UI, say.
-
-MLflow can restore a run that was deleted until `mlflow gc` erases it.
-"""
+"""Trials that one of a study's two databases has and the other lost: deleted in the UI, say."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from mlflow.entities import ViewType
-from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from nutclf.errors import UserError
 from nutclf.search.study import find_study
-from nutclf.track.repairs import Finding
-from nutclf.track.runs import quoted
+from nutclf.track.repairs import Finding, restore_runs
+from nutclf.track.runs import numbered_runs
 from nutclf.track.store import Store
 
 
@@ -23,22 +18,22 @@ from nutclf.track.store import Store
 class Lost:
     """What is gone of one study."""
 
+    study: str
     own: list[str]  # id of its own run, where that was deleted
     trials: list[int]  # Optuna has results of these, and MLflow no run
     deleted: list[str]  # ids of the runs of such trials that MLflow can restore
     unknown: list[int]  # MLflow has runs of these trials, and Optuna does not know them
     n_left: int  # trials that both have results of
 
-    def findings(self, store: Store, study: str) -> list[Finding]:
+    def findings(self, store: Store) -> list[Finding]:
         """The same for a person."""
-        whose, client, url = f"study {study!r}", store.client(), store.tracking_uri
-        found = []
+        whose, url, found = f"study {self.study!r}", store.tracking_uri, []
         if self.own:
-            repair = partial(_restore, client, self.own)
+            repair = partial(restore_runs, store, self.own)
             found.append(Finding("lost", f"the run of {whose} was deleted in MLflow", repair, url))
         if self.trials:
             what = f"{whose} has results of trial {_listed(self.trials)} in Optuna, and no run"
-            repair = partial(_restore, client, self.deleted) if self.deleted else None
+            repair = partial(restore_runs, store, self.deleted) if self.deleted else None
             found.append(Finding("lost", f"{what} of it in MLflow any more", repair, url))
         if self.unknown:
             what = f"{whose} has runs of trial {_listed(self.unknown)} in MLflow, unknown to Optuna"
@@ -49,22 +44,14 @@ class Lost:
 
 def find_lost(store: Store, experiment_id: str, study: str) -> Lost:
     """Compares a study's trials in Optuna's records with its runs in MLflow's."""
-
-    def runs(view: str) -> list[tuple[int | None, str]]:
-        query = f"tags.study_name = {quoted(study)}"
-        found = store.client().search_runs([experiment_id], query, view, max_results=10_000)
-        # Not seeds and probes: a sweep makes those again. The study's own run has no number.
-        ours = [run for run in found if run.data.tags.get("kind") in ("study", "trial")]
-        numbers = [run.data.tags.get("trial_number") for run in ours]
-        return [(n and int(n), run.info.run_id) for n, run in zip(numbers, ours, strict=True)]
-
-    deleted, trials = runs(ViewType.DELETED_ONLY), []
-    there = {number for number, _ in runs(ViewType.ACTIVE_ONLY)}
+    deleted, trials = numbered_runs(store, experiment_id, study, deleted=True), []
+    there = {number for number, _ in numbered_runs(store, experiment_id, study)}
     with suppress(KeyError):
         trials = find_study(store, study).get_trials(deepcopy=False)
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     done = {trial.number for trial in trials if trial.state in ended}
     return Lost(
+        study,
         [run_id for number, run_id in deleted if number is None and None not in there][:1],
         sorted(done - there),
         [run_id for number, run_id in deleted if number in done - there],
@@ -81,18 +68,12 @@ def check_complete(
     Raises `UserError` where nothing is left to go on from.
     """
     lost = find_lost(store, experiment_id, study)
-    said = [finding.what for finding in lost.findings(store, study)]
+    said = [finding.what for finding in lost.findings(store)]
     if lost.unknown or (lost.trials and not lost.n_left):
         way = "; `make doctor FIX=1` restores it, or take another NAME=" if lost.deleted else ""
         raise UserError(f"{said[-1][0].upper()}{said[-1][1:]}{way}.")
     for what in said[1:] if lost.own else said:  # its own run is restored by the sweep
         say(f"note: {what}; it counts towards TRIALS, and is not promoted. See `make doctor`.")
-
-
-def _restore(client: MlflowClient, run_ids: Iterable[str]) -> str:
-    for run_id in run_ids:
-        client.restore_run(run_id)
-    return f"{len(run_ids)} restored"
 
 
 def _listed(numbers: Iterable[int]) -> str:

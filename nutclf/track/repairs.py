@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 import mlflow.db
 import mlflow.store.db_migrations
 from alembic.script import ScriptDirectory
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -140,6 +141,38 @@ def _bring_home(database: Path, start: str, root: Path, here: Path) -> str:
             ).rowcount
     left_there = f"; {len(missing)} folders that were only there are copied" if missing else ""
     return f"{count} addresses lead to {here} now{left_there}"
+
+
+def find_deleted_experiments(store: Store) -> list[Finding]:
+    """Experiments that were deleted in MLflow, and their runs with them."""
+    client, found = store.client(), []
+    for experiment in client.search_experiments(ViewType.DELETED_ONLY, max_results=1000):
+        what = f"experiment {experiment.name!r} was deleted in MLflow, with its runs"
+        repair = partial(_restore_experiment, client, experiment.experiment_id)
+        found.append(Finding("lost", what, repair, store.tracking_uri))
+    return found
+
+
+def _restore_experiment(client: MlflowClient, experiment_id: str) -> str:
+    client.restore_experiment(experiment_id)
+    return "it is restored"
+
+
+def restore_runs(store: Store, run_ids: Sequence[str]) -> str:
+    """Takes deleted runs back."""
+    for run_id in run_ids:
+        store.client().restore_run(run_id)
+    return f"{len(run_ids)} restored"
+
+
+def recorded_studies(store: Store) -> list[tuple[str, str]]:
+    """Experiment's id and name of each study that MLflow has a run of, deleted ones too."""
+    client, found = store.client(), set()
+    for experiment in client.search_experiments(max_results=1000):
+        where = experiment.experiment_id
+        runs = client.search_runs([where], "tags.study_name != ''", ViewType.ALL, 10_000)
+        found |= {(where, run.data.tags["study_name"]) for run in runs}
+    return sorted(found)
 
 
 def find_dangling_aliases(store: Store) -> list[Finding]:

@@ -176,6 +176,22 @@ def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, st
     return made
 
 
+def numbered_runs(
+    store: Store, experiment_id: str, name: str, deleted: bool = False
+) -> list[tuple[int | None, str]]:
+    """Trial number and id of each run of a study; its own run has the number None.
+
+    Without those of seeds and probes, which a sweep makes again. Those that are `deleted` in MLflow
+    can be restored until `mlflow gc` erases them.
+    """
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    query = f"tags.study_name = {quoted(name)}"
+    found = store.client().search_runs([experiment_id], query, view, max_results=10_000)
+    ours = [run for run in found if run.data.tags.get("kind") in ("study", "trial")]
+    numbers = [run.data.tags.get("trial_number") for run in ours]
+    return [(n and int(n), run.info.run_id) for n, run in zip(numbers, ours, strict=True)]
+
+
 def trial_run(
     parent: Run, name: str, number: int | None, tags: Mapping[str, str], kind: str = "trial"
 ) -> Run:

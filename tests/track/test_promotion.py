@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -20,7 +19,7 @@ from nutclf.model.network import predict_pixels
 from nutclf.track import models
 from nutclf.track.evaluation import stored_predictions, write_evaluation
 from nutclf.track.models import log_model
-from nutclf.track.promotion import Candidate, judge, promote
+from nutclf.track.promotion import promote
 from nutclf.track.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, best_run, model_uri
 from nutclf.track.runs import Run, study_run, trial_run
 
@@ -135,36 +134,6 @@ def test_the_first_model_is_champion(promoted, registry, best):
     assert champion.tags["recipe"] == "backbone tiny, n_unfrozen 4"
     assert champion.tags["load"] == 'mlflow.keras.load_model("models:/nutclf/1")'
     assert promotion.uri == "models:/nutclf@champion"
-
-
-def candidate(y_true, y_pred, paths):
-    """A model by its out-of-fold answers, each almost sure."""
-    y_prob = np.full((len(y_pred), 3), 0.05) + 0.85 * np.eye(3)[y_pred]
-    table = prediction_table(paths, np.array(y_true), y_prob, CLASSES)
-    return Candidate(SimpleNamespace(version=7), CLASSES, table, table)
-
-
-def test_on_corrected_data_both_are_judged_by_the_corrected_labels_of_common_images():
-    paths = [f"train/{i}.png" for i in range(40)]
-    true = [0] * 20 + [1] * 20
-    champion = candidate([0] * 32 + [1] * 8, [0] * 32 + [1] * 8, paths)  # right by its own labels
-    rival = candidate(true[1:], true[1:], paths[1:])  # one image was dropped, 12 have other labels
-    verdict = judge(rival, champion, OBJECTIVES["cv"])
-    assert verdict.wins
-    assert (verdict.comparison.n, verdict.comparison.only_b, verdict.comparison.only_a) == (
-        39,
-        12,
-        0,
-    )
-
-
-def test_other_images_are_no_ground_for_an_out_of_fold_comparison():
-    champion = candidate([0, 1] * 20, [0, 1] * 20, [f"train/{i}.png" for i in range(40)])
-    rival = candidate([0, 1] * 20, [0, 1] * 20, [f"train/{i}.png" for i in range(20, 60)])
-    with pytest.raises(
-        ValueError, match="the tables hold different images"
-    ):  # of their valid split
-        judge(rival, champion, OBJECTIVES["cv"])
 
 
 def test_a_better_model_replaces_the_champion(promoted, registry, best):

@@ -63,9 +63,20 @@ def test_without_out_of_fold_predictions_the_valid_split_decides():
 
 
 def test_out_of_fold_predictions_of_other_images_are_not_compared():
-    rival, champion = candidate(2, [True] * 20), candidate(1, [False] * 19)
+    rival, champion = candidate(2, [True] * 20), candidate(1, [False] * 15)
     found = judge(rival, champion, OBJECTIVES["cv"])
     assert "valid loss" in found.reason
+
+
+def test_on_corrected_data_the_corrected_labels_of_common_images_count_for_both():
+    champion = candidate(1, [True] * 8 + [False] * 12)  # of 12 it says the second class
+    rival = candidate(2, [False] * 8 + [True] * 11)
+    # A person says that the second class is true of the first eight, and dropped the last image.
+    rival.out_of_fold.loc[:7, "y_true"] = "pecans"
+    found = judge(rival, champion, OBJECTIVES["cv"])
+    assert found.wins
+    seen = found.comparison
+    assert (seen.n, seen.only_b, seen.only_a) == (19, 19, 0)
 
 
 def test_other_classes_are_not_compared():

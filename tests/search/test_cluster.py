@@ -227,14 +227,18 @@ def whole(records, monkeypatch, request):
     def whole(sweep: Sweep, optuna_url=None, tracking=None):
         import mlflow
         import numpy as np
-        import optuna
+        from optuna.storages import RDBStorage
 
         from nutclf.search.trial import RUN_ID
         from nutclf.track.runs import STATUS
 
         assert sweep.end() == 0, sweep.said
         url = records["NUTCLF_OPTUNA_STORAGE"] if optuna_url is None else optuna_url
-        trials = optuna.load_study(study_name=request.node.name, storage=url).get_trials()
+        storage = RDBStorage(url)
+        study = storage.get_study_id_from_name(request.node.name)
+        trials = storage.get_all_trials(study)
+        storage.remove_session()
+        storage.engine.dispose()
         states = [trial.state.name for trial in trials]
         assert states.count("COMPLETE") + states.count("PRUNED") == N_TRIALS
         assert "RUNNING" not in states

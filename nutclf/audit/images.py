@@ -16,7 +16,7 @@ from nutclf.config import SPLITS, StudyConfig
 from nutclf.data.corrections import DROP
 from nutclf.data.duplicates import Pair, find_pairs, inspect, leaks_into_test
 from nutclf.data.folder import DataSet, quote
-from nutclf.data.reader import read_image
+from nutclf.data.reader import NOTHING, read_image
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
 from nutclf.evaluate.contact_sheet import Section, Tile, contact_sheet
@@ -177,7 +177,7 @@ def _oddities(file, side: int, usual: str) -> list[str]:
         f"size {file.size}: nearly all others are {usual}": usual not in ("", file.size),
         f"aspect {file.size}: the network sees the centred square only": long / short > LONGEST,
         f"mode {file.mode}: converted to RGB": file.mode != "RGB",
-        "one colour nearly everywhere: blank, too dark or damaged": file.plain,
+        NOTHING: file.plain,
         f"EXIF orientation {file.orientation}: turned upright when read": file.orientation != 1,
     }
     return [what for what, is_so in words.items() if is_so]

@@ -21,6 +21,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # where alpha must be composited; a request that needs more than that is an attack or a mistake.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 8 * MAX_PIXELS  # of an uncompressed 16-bit RGBA image
+NOTHING = "one colour nearly everywhere: blank, too dark or damaged"
+"""What is wrong with an image of which `shows_nothing` is true."""
 _BLACK, _PLAIN = 24, 3  # of 255: the brightest pixel, and the standard deviation of a colour
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")

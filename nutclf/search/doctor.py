@@ -134,9 +134,10 @@ def find_gone(store: Store) -> list[Finding]:
     if _is_filled(store.tracking_uri):
         known = repairs.recorded_studies(store)
         found = repairs.find_deleted_experiments(store)
-        found += [one for place, s in known for one in find_lost(store, place, s).findings(store)]
-    gone = set(_optuna_studies(store)) - {study for _, study in known}
-    for study in sorted(gone if not found else ()):  # else it may be in a deleted experiment
+        for experiment_id, study, is_deleted in known:
+            if not is_deleted:  # its runs come back with its experiment
+                found += find_lost(store, experiment_id, study).findings(store)
+    for study in sorted(set(_optuna_studies(store)) - {study for _, study, _ in known}):
         what = f"study {study!r} is in Optuna's records, and no run of it in MLflow's"
         way = f"put the database back that was at {store.tracking_uri}, or take another NAME="
         found.append(Finding("lost", f"{what}; {way}"))

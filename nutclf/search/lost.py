@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from optuna.trial import TrialState
@@ -67,12 +67,13 @@ def check_complete(
 
     Raises `UserError` where nothing is left to go on from.
     """
-    lost = find_lost(store, experiment_id, study)
+    # The study's own run is restored by the sweep.
+    lost = replace(find_lost(store, experiment_id, study), own=[])
     said = [finding.what for finding in lost.findings(store)]
     if lost.unknown or (lost.trials and not lost.n_left):
         way = "; `make doctor FIX=1` restores it, or take another NAME=" if lost.deleted else ""
         raise UserError(f"{said[-1][0].upper()}{said[-1][1:]}{way}.")
-    for what in said[1:] if lost.own else said:  # its own run is restored by the sweep
+    for what in said:
         say(f"note: {what}; it counts towards TRIALS, and is not promoted. See `make doctor`.")
 
 

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from nutclf.data.reader import UnreadableImage, read_image, shows_nothing
+from nutclf.data.reader import NOTHING, UnreadableImage, read_image, shows_nothing
 from nutclf.evaluate.familiarity import Familiarity
 from nutclf.evaluate.temperature import Confidence
 
@@ -113,7 +113,7 @@ class Recogniser:
         """
         pixels = read_image(source, self._size)
         if shows_nothing(pixels):
-            raise UnreadableImage("it is one colour nearly everywhere: blank, too dark or damaged")
+            raise UnreadableImage(f"it is {NOTHING}")
         return pixels
 
     def warm_up(self) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import mlflow.db
 import mlflow.store.db_migrations
 from alembic.script import ScriptDirectory
-from mlflow.entities import ViewType
+from mlflow.entities import LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -165,13 +165,17 @@ def restore_runs(store: Store, run_ids: Sequence[str]) -> str:
     return f"{len(run_ids)} restored"
 
 
-def recorded_studies(store: Store) -> list[tuple[str, str]]:
-    """Experiment's id and name of each study that MLflow has a run of, deleted ones too."""
+def recorded_studies(store: Store) -> list[tuple[str, str, bool]]:
+    """Each study that MLflow has a run of, deleted ones too: its experiment's id, its name, and
+    whether the experiment was deleted."""
     client, found = store.client(), set()
-    for experiment in client.search_experiments(max_results=1000):
-        where = experiment.experiment_id
+    for experiment in client.search_experiments(ViewType.ALL, max_results=1000):
+        where, is_deleted = (
+            experiment.experiment_id,
+            experiment.lifecycle_stage == LifecycleStage.DELETED,
+        )
         runs = client.search_runs([where], "tags.study_name != ''", ViewType.ALL, 10_000)
-        found |= {(where, run.data.tags["study_name"]) for run in runs}
+        found |= {(where, run.data.tags["study_name"], is_deleted) for run in runs}
     return sorted(found)
 
 

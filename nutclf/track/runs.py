@@ -20,7 +20,6 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
-    LifecycleStage,
     Metric,
     Param,
     RunTag,
@@ -163,10 +162,10 @@ def study_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, st
     for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
         order = ["attributes.start_time ASC"]
         if found := client.search_runs([experiment_id], query, view, order_by=order):
-            run = found[0].info
-            if run.lifecycle_stage != LifecycleStage.ACTIVE:
-                client.restore_run(run.run_id)
-            return Run(client, run.run_id)
+            run_id = found[0].info.run_id
+            if view == ViewType.DELETED_ONLY:
+                client.restore_run(run_id)
+            return Run(client, run_id)
     own = {"study_name": name, "kind": "study"} | source_tags() | dict(tags)
     made = Run(client, client.create_run(experiment_id, run_name=name, tags=own).info.run_id)
     orphans = client.search_runs([experiment_id], f"tags.study_name = {quoted(name)}")

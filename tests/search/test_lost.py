@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nutclf.errors import UserError
@@ -170,3 +171,11 @@ def test_a_study_whose_files_are_gone_is_told_apart(again, runs, config, source)
     shutil.rmtree(folder.parent.parent)
     with pytest.raises(UserError, match=r"The files of t00\d .* are gone from .*; put them back"):
         read_study(again.store, "nutclf", config, source.data.fingerprint)
+
+
+def test_one_thing_that_is_gone_does_not_hide_another(again, runs, visit):
+    again.store.client().delete_run(runs()[None].info.run_id)
+    optuna.create_study(storage=again.store.optuna_url, study_name="elsewhere")
+    said = visit()
+    assert "the run of study 'tiny' was deleted in MLflow" in said
+    assert "study 'elsewhere' is in Optuna's records, and no run of it in MLflow's" in said

@@ -17,10 +17,9 @@ from pathlib import Path
 from benchmarks.setting import open_bench, study_of
 from nutclf.config import Ensemble, Recipe, View
 
-BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8, 0.1, 0.01, "adapt", 0.97)
+BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8, 0.1, 0.01, "adapt")
 RECIPES = {
     "best: 29 layers, 8 + 8 epochs": BEST,
-    "no average of weights": replace(BEST, ema=0.0),
     "no warm-up of the head": replace(BEST, warmup_epochs=0),
     "no label smoothing": replace(BEST, label_smoothing=0.0),
     "no weight decay": replace(BEST, weight_decay=0.0),
@@ -98,7 +97,7 @@ class Ablation:
         import numpy as np
 
         from nutclf.data.folder import Split
-        from nutclf.evaluate.baselines import fit_dense, probabilities
+        from nutclf.evaluate.baselines import fit_linear, probabilities
         from nutclf.evaluate.ensembles import Answers
         from nutclf.model.tta import look
 
@@ -113,7 +112,7 @@ class Ablation:
             for fold, fitted in enumerate(fits):
                 rows, said = self.folds == fold, {}
                 if ensemble.probe:
-                    dense = fit_dense(ensemble.probe, learned, labels, ~rows)
+                    dense = fit_linear(learned, labels, ~rows)[ensemble.probe]
                     views = [probabilities(features[rows], *dense) for features in asked]
                     said[ensemble.probe] = np.stack(views)
                 network = bench.predict(fitted, what)[:, rows]

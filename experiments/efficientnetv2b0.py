@@ -21,7 +21,6 @@ STUDY = StudyConfig(
         label_smoothing=(0.1,),
         weight_decay=(0.01,),
         batch_norm=("adapt",),
-        ema=(0.97,),
     ),
     n_views=9,
 )

@@ -25,7 +25,6 @@ STUDY = StudyConfig(
         label_smoothing=(0.1,),
         weight_decay=(0.01,),
         batch_norm=("adapt",),
-        ema=(0.97,),
     ),
     # A warm-up of the head sees the first eight again: nine are enough for the longest training.
     n_views=9,

@@ -23,7 +23,6 @@ STUDY = StudyConfig(
         label_smoothing=(0.1,),
         weight_decay=(0.01,),
         batch_norm=("adapt",),
-        ema=(0.97,),
     ),
     baseline=Recipe(
         n_unfrozen=56,
@@ -35,7 +34,6 @@ STUDY = StudyConfig(
         label_smoothing=0.1,
         weight_decay=0.01,
         batch_norm="adapt",
-        ema=0.97,
     ),
     n_views=9,  # a view costs seconds; the tenth epoch sees the first again
 )

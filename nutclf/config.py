@@ -12,7 +12,8 @@ from nutclf.errors import UserError
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 BATCH_NORMS = ("still", "adapt")
-PROBES = ("logistic regression", "discriminant analysis")
+BOTH_LINEAR = "both linear models"
+PROBES = ("logistic regression", "discriminant analysis", BOTH_LINEAR)
 DIRECTIONS = ("maximize", "minimize")
 SPLITS = ("train", "valid", "test")
 RANGES = ("dropout_rate", "epochs", "learning_rate")
@@ -52,7 +53,6 @@ class Recipe:
       weight_decay: AdamW's decoupled decay of kernels, as a share a step of the learning rate.
       batch_norm: "still", the statistics of BatchNormalization stay those of ImageNet; "adapt", in
         unfrozen layers training normalises by the batch, and they follow.
-      ema: momentum, [0, 1), of the exponential average that the kept weights are; 0 is none.
     """
 
     n_unfrozen: int = 4
@@ -65,14 +65,13 @@ class Recipe:
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
     batch_norm: str = "still"
-    ema: float = 0.0
 
     def __post_init__(self) -> None:
         _require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
         _require_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
         _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "0 or more")
-        for name in ("dropout_rate", "label_smoothing", "ema"):
+        for name in ("dropout_rate", "label_smoothing"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 to below 1")
         for name, least in (
             ("epochs", 1),
@@ -240,7 +239,6 @@ class SearchSpace:
     label_smoothing: tuple[float, ...] = (0.0,)
     weight_decay: tuple[float, ...] = (0.0,)
     batch_norm: tuple[str, ...] = ("still",)
-    ema: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():

@@ -35,7 +35,6 @@ def study(**settings) -> StudyConfig:
         ("n_unfrozen", 1.5),
         ("warmup_epochs", -1),
         ("weight_decay", -0.01),
-        ("ema", 1.0),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_a_recipe_and_in_a_space(field, value):

@@ -14,6 +14,8 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from nutclf.config import BOTH_LINEAR
+
 N_TREES = 300
 
 BASELINES: dict[str, Callable[[int], BaseEstimator]] = {
@@ -45,38 +47,63 @@ class Probe:
     valid: np.ndarray  # of the valid images, [V, M, C]
 
 
-def fit_probe(
-    name: str,
+def fit_probes(
+    names: Sequence[str],
     learned: Sequence[np.ndarray],
     labels: np.ndarray,
     folds: np.ndarray | None,
     asked: Sequence[np.ndarray],
     valid: Sequence[np.ndarray],
-) -> Probe:
-    """Fits one of `nutclf.config.PROBES` to all training images, and to those out of each fold.
+) -> list[Probe]:
+    """Fits some of `nutclf.config.PROBES` to all training images, and to those out of each fold.
 
-    `learned` are features [N, F] of the views that it learns from, of images with class ids
+    `learned` are features [N, F] of the views that they learn from, of images with class ids
     `labels` [N]; `asked` and `valid` features of the test-time views, [N, F] and [M, F]. `folds`
     [N] says where an image is held out; None: nowhere.
     """
-    held_out = None
-    if folds is not None:
-        held_out = np.empty((len(asked), len(labels), labels.max() + 1), np.float32)
-        for fold in np.unique(folds):
-            dense = fit_dense(name, learned, labels, folds != fold)
+    held_out = {}
+    for fold in [] if folds is None else np.unique(folds):
+        out = folds == fold
+        for name, dense in fit_linear(learned, labels, ~out).items():
+            if name not in held_out:
+                shape = len(asked), len(labels), labels.max() + 1
+                held_out[name] = np.empty(shape, np.float32)
             for view, features in enumerate(asked):
-                held_out[view, folds == fold] = probabilities(features[folds == fold], *dense)
-    dense = fit_dense(name, learned, labels, np.ones(len(labels), bool))
-    answers = np.stack([probabilities(features, *dense) for features in valid])
-    return Probe(name, *dense, held_out, answers)
+                held_out[name][view, out] = probabilities(features[out], *dense)
+    of_all = fit_linear(learned, labels, np.ones(len(labels), bool))
+    answers = {
+        name: np.stack([probabilities(features, *of_all[name]) for features in valid])
+        for name in names
+    }
+    return [Probe(name, *of_all[name], held_out.get(name), answers[name]) for name in names]
 
 
-def fit_dense(
-    name: str, learned: Sequence[np.ndarray], labels: np.ndarray, chosen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias of a probe that learned from the chosen images, bool [N]."""
+def fit_linear(
+    learned: Sequence[np.ndarray], labels: np.ndarray, chosen: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Kernel and bias of each of `PROBES`, fitted to the chosen images, bool [N]."""
     examples = np.concatenate([view[chosen] for view in learned])
-    return as_dense(_LINEAR[name]().fit(examples, np.tile(labels[chosen], len(learned))))
+    targets = np.tile(labels[chosen], len(learned))
+    fitted = {name: as_dense(make().fit(examples, targets)) for name, make in _LINEAR.items()}
+    return fitted | {BOTH_LINEAR: _mean_of(list(fitted.values()), examples)}
+
+
+def _mean_of(
+    layers: list[tuple[np.ndarray, np.ndarray]], examples: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The dense layer whose logits are the mean of those of `layers`, brought to one spread.
+
+    Discriminants lie several times as far apart as the logits of a regularised regression: as they
+    are, they would answer alone.
+    """
+    logits = [examples @ kernel + bias for kernel, bias in layers]
+    spreads = [(each - each.mean(axis=1, keepdims=True)).std() for each in logits]
+    shares = [spreads[0] / max(spread, 1e-9) / len(layers) for spread in spreads]
+    kernel, bias = (
+        sum(share * layer[part] for share, layer in zip(shares, layers, strict=True))
+        for part in (0, 1)
+    )
+    return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def probabilities(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -100,7 +100,6 @@ def for_data(config: StudyConfig, source: DataSource) -> StudyConfig:
             batch_norm=("still",),
             batch_size=(64,),
             warmup_epochs=(0,),
-            ema=(0.0,),
         ),
     )
 

@@ -50,7 +50,7 @@ class Learner:
     def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
         self.tail, self.cut, self.recipe, self._seed = tail, cut, recipe, seed
         self.n_epochs = recipe.warmup_epochs + recipe.epochs
-        self._models = [_compiled(self.tail, recipe, recipe.learning_rate, recipe.ema)]
+        self._models = [_compiled(self.tail, recipe, recipe.learning_rate)]
         if recipe.warmup_epochs:
             self._models.append(_compiled(head_of(self.tail), recipe, WARMUP_LEARNING_RATE))
         variables = [v for m in self._models for v in (*m.variables, *m.optimizer.variables)]
@@ -99,15 +99,12 @@ class Learner:
             self._models[1].fit(batches(pooled, range(warmup)), epochs=warmup, **options)
         images = {"train_accuracy": len(rows), "valid_accuracy": len(valid[1])}
         keeper = _KeepBestEpoch(better, on_epoch, images)
-        # First of all: validation, and the keeper, see the averaged weights. The statistics of
-        # BatchNormalization need no average of their own: at a momentum of 0.999 they are one.
-        swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.recipe.ema else []
         self.tail.fit(
             batches(at_cut, range(warmup, self.n_epochs)),
             epochs=self.recipe.epochs,
             validation_data=valid,
             validation_batch_size=256,
-            callbacks=[*swap, keras.callbacks.TerminateOnNaN(), keeper, _schedule(self.recipe)],
+            callbacks=[keras.callbacks.TerminateOnNaN(), keeper, _schedule(self.recipe)],
             **options,
         )
         if not keeper.best_epoch:
@@ -116,11 +113,8 @@ class Learner:
         return History(keeper.epochs, keeper.best_epoch)
 
 
-def _compiled(
-    model: keras.Model, recipe: Recipe, learning_rate: float, ema: float = 0
-) -> keras.Model:
-    average = {"use_ema": True, "ema_momentum": ema} if ema else {}
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay, **average)
+def _compiled(model: keras.Model, recipe: Recipe, learning_rate: float) -> keras.Model:
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(model.trainable_variables)
     model.compile(

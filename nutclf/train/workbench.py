@@ -11,7 +11,7 @@ import numpy as np
 from nutclf.config import COVERAGE, PLAIN, WHOLE, Ensemble, Recipe, StudyConfig
 from nutclf.data.folder import Split
 from nutclf.errors import UserError
-from nutclf.evaluate.baselines import Probe, fit_probe
+from nutclf.evaluate.baselines import Probe, fit_probes
 from nutclf.evaluate.ensembles import Answers
 from nutclf.evaluate.familiarity import Familiarity, learn_familiarity
 from nutclf.model import cuts, network
@@ -146,10 +146,10 @@ class Workbench:
         return self._under_all_views(learner, split, np.arange(len(self.splits[split].labels)))
 
     def fit_probes(self, folds: np.ndarray | None) -> list[Probe]:
-        """The study's probes on pooled features; `folds` as `fit_probe` takes them."""
+        """The study's probes on pooled features; `folds` as `baselines.fit_probes` takes them."""
         asked, valid = (self.asked_of_probes(split) for split in ("train", "valid"))
         learned, labels = self.learned_by_probes(), self.splits["train"].labels
-        return [fit_probe(p, learned, labels, folds, asked, valid) for p in self.config.probes]
+        return fit_probes(self.config.probes, learned, labels, folds, asked, valid)
 
     def learned_by_probes(self) -> list[np.ndarray]:
         """Pooled features of the training images, [N, C] a view: fixed ones, and augmented ones."""

@@ -7,7 +7,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nutclf.config import PROBES
-from nutclf.evaluate.baselines import BASELINES, as_dense, fit_probe, judge, probabilities
+from nutclf.evaluate.baselines import (
+    BASELINES,
+    as_dense,
+    fit_linear,
+    fit_probes,
+    judge,
+    probabilities,
+)
 
 LABELS = np.repeat([0, 1, 2], 20)
 FOLDS = np.arange(60) % 5
@@ -76,14 +83,22 @@ def test_the_dense_layer_says_what_scikit_learn_says(classifier, n_classes):
 def test_a_probe_learns_from_all_views_and_is_judged_by_fits_without_the_image(name):
     rng = np.random.default_rng(0)
     views = [blobs(0.3), blobs(0.5)]
-    probe = fit_probe(name, views, LABELS, FOLDS, views, [blobs(0.3)])
+    (probe,) = fit_probes([name], views, LABELS, FOLDS, views, [blobs(0.3)])
     assert probe.kernel.shape == (8, 3)
     assert probe.held_out.shape == (2, 60, 3)
     assert np.mean(probe.valid[0].argmax(axis=1) == LABELS) == 1
     np.testing.assert_allclose(probe.valid[0], probabilities(blobs(0.3), probe.kernel, probe.bias))
     noise, tossed = [rng.normal(size=(60, 2000))], rng.integers(0, 3, 60)
-    lost = fit_probe(name, noise, tossed, FOLDS, noise, noise)
+    (lost,) = fit_probes([name], noise, tossed, FOLDS, noise, noise)
     of_all, held_out = (
         np.mean(said.argmax(axis=1) == tossed) for said in (lost.valid[0], lost.held_out[0])
     )
     assert of_all > held_out + 0.2, "coin tosses are learnt by heart, and not foretold"
+
+
+def test_neither_of_both_linear_models_answers_alone():
+    features = blobs(1.5)
+    layers = fit_linear([features], LABELS, np.ones(60, bool))
+    logits = {name: features @ kernel + bias for name, (kernel, bias) in layers.items()}
+    first, second, both = (each - each.mean(axis=1, keepdims=True) for each in logits.values())
+    np.testing.assert_allclose(both, (first + second * first.std() / second.std()) / 2, atol=1e-4)

@@ -27,7 +27,7 @@ def cv_config(tiny_config):
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory, migrated, copy_store, begin, cv_config):
-    """A store with a study of two probes and one trial, and what was said; only to be read."""
+    """A store with a study of the probes and one trial, and what was said; only to be read."""
     store = copy_store(migrated, tmp_path_factory.mktemp("probed") / "store")
     study, said = begin(store, cv_config), []
     driver = Driver(study, ThisProcess(), said.append)
@@ -75,7 +75,7 @@ def test_probes_are_recorded_once_and_what_is_recorded_leads_the_next_sweep(
     store = copy_store(probed[0].folder, tmp_path / "store")
     study, said = begin(store, cv_config), []
     Driver(study, ThisProcess(), said.append).fit_probes()
-    assert (len(runs_of(study, "probe")), said) == (2, [])
+    assert (len(runs_of(study, "probe")), said) == (3, [])
     assert [probe.name for probe in study.probes] == list(PROBES)
     best = best_run(store.client(), study.run.study[0], "probed", cv_config.objective)
     table = stored_predictions(Run(store.client(), best.info.run_id), "cv")
@@ -93,7 +93,7 @@ def test_probes_stand_in_the_ranking_and_the_best_of_all_is_promoted(
     (trial,) = runs_of(probed[1], "trial")
     client.log_metric(trial.info.run_id, "cv_accuracy", 0.1)
     record = read_study(store, "nutclf", cv_config, fingerprint)
-    assert [one.number for one in record.ranking] == [None, None, 0]
+    assert [one.number for one in record.ranking] == [None, None, None, 0]
     assert record.counts == "1 complete"
     done = promote(store, "nutclf", "probed", cv_config.objective, load_split, fingerprint, dict)
     assert "probe · " in done.reason and "It is a probe: no trial did better." in done.reason
@@ -118,7 +118,7 @@ def test_under_the_published_protocol_probes_are_judged_by_the_valid_split(
     study, said = begin(store, tiny_config), []
     Driver(study, ThisProcess(), said.append).fit_probes()
     runs = runs_of(study, "probe")
-    assert len(runs) == 2
+    assert len(runs) == 3
     assert all("cv_accuracy" not in run.data.metrics for run in runs)
     assert said[0].startswith("probe logistic regression: best_valid_loss ")
     assert study.leader is None, "epochs are raced against the median"

@@ -130,10 +130,7 @@ def of_a45208f(store):
     study.tell(study.ask(), state=TrialState.FAIL)
     study.enqueue_trial(as_parameters(Recipe(n_unfrozen=11, lr_schedule="step"), space))
     known = signature(old, FACTS)
-    newer = (
-        "image_size tta blend probes space.batch_norm baseline.batch_norm space.ema baseline.ema"
-    )
-    for key in newer.split():
+    for key in ["image_size", "tta", "blend", "probes", "space.batch_norm", "baseline.batch_norm"]:
         del known[key]
     study.set_user_attr("signature", json.dumps(known))
     return old

@@ -388,32 +388,3 @@ def test_a_cached_fit_equals_an_uncached_one(tiny_backbone, draw_images, tmp_pat
 def test_a_cached_fit_of_mobilenet_equals_an_uncached_one(part, images, few_images, tmp_path):
     store = FeatureStore(tmp_path, 1 << 30)
     assert_cached_equals_uncached(part, images, few_images, store)
-
-
-def test_the_kept_weights_are_the_average_of_those_of_all_steps(learner_of, vectors):
-    """Against the same fit without an average, step by step: one batch an epoch."""
-    plain = replace(RECIPE, epochs=4, batch_size=N, dropout_rate=0.0)
-    averaged = replace(plain, ema=0.6)
-    steps: list[list[np.ndarray]] = []
-    learner = learner_of(plain)
-    play(learner, vectors, on_epoch=lambda *_: steps.append(learner.tail.get_weights()))
-    expected = steps[0]
-    for weights in steps[1:]:
-        expected = [0.6 * a + 0.4 * b for a, b in zip(expected, weights, strict=True)]
-    seen = learner_of(averaged)
-    history = play(seen, vectors, better=lambda new, old: True)
-    for found, wanted in zip(seen.tail.get_weights(), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-    # And the figures of an epoch are those of the averaged weights.
-    y_prob = predict(seen.tail, Vectors(1).vectors)
-    accuracy = np.mean(y_prob.argmax(axis=1) == LABELS)
-    assert history.epochs[-1]["valid_accuracy"] == pytest.approx(accuracy)
-
-
-def test_an_average_does_not_disturb_the_training_itself(learner_of, vectors):
-    plain, averaged = (
-        play(learner_of(replace(RECIPE, ema=ema)), vectors).epochs for ema in (0.0, 0.9)
-    )
-    for one, other in zip(plain, averaged, strict=True):
-        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
-    assert plain[-1]["valid_loss"] != pytest.approx(averaged[-1]["valid_loss"], abs=1e-4)

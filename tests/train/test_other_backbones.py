@@ -22,11 +22,11 @@ def test_a_network_is_fitted_and_its_assembly_answers_like_the_fit(
 ):
     backbone = load_backbone(name, "random", 64)
     space = SearchSpace(n_unfrozen=(depth, 4) if name == "resnet50" else (depth,))
-    recipe = Recipe(depth, epochs=1, batch_size=8, warmup_epochs=1, batch_norm="adapt", ema=0.9)
+    recipe = Recipe(depth, epochs=1, batch_size=8, warmup_epochs=1, batch_norm="adapt")
     config = StudyConfig("other", name, space, baseline=recipe, n_views=2, image_size=64)
     splits = {"train": draw_images(20, 64, 0), "valid": draw_images(8, 64, 1)}
     bench = Workbench(config, backbone, CLASSES, splits, FeatureStore(tmp_path, 1 << 30))
-    probe, _ = bench.fit_probes(np.arange(20) // 4 % 2)
+    probe, *_ = bench.fit_probes(np.arange(20) // 4 % 2)
     result = bench.fit(recipe)
     ensemble = Ensemble((View(), View(0.875)), probe.name, 0.5)
     found = assembled(bench, result, ensemble, probe)  # raises where it differs from the fit

@@ -70,7 +70,7 @@ def test_the_assembled_network_answers_like_the_fit(mobilenet_bench, fitted, few
 def test_what_it_knows_of_training_images_are_the_features_that_the_network_gives(
     mobilenet_bench, fitted, images, way
 ):
-    probe, _ = mobilenet_bench.fit_probes(None)
+    probe, *_ = mobilenet_bench.fit_probes(None)
     answering, ensemble, others = fitted, PLAIN, None
     if way == "blended":
         ensemble, others = Ensemble((WHOLE,), probe.name, 0.5), probe

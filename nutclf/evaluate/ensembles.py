@@ -16,6 +16,10 @@ class Answers:
     network: np.ndarray  # [V, N, C]
     probes: Mapping[str, np.ndarray]  # by name, [V, N, C]
 
+    def possible(self, ensembles: Sequence[Ensemble]) -> list[Ensemble]:
+        """Those whose probe has answered, or that have none."""
+        return [each for each in ensembles if not each.probe or each.probe in self.probes]
+
     def under(self, ensemble: Ensemble) -> np.ndarray:
         """What an ensemble says, [N, C]."""
         rows = [self.views.index(view) for view in ensemble.views]

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nutclf.errors import UserError
 from nutclf.search.lost import find_lost
-from nutclf.search.study import open_storage
+from nutclf.search.study import n_done, open_storage
 from nutclf.track import repairs
 from nutclf.track.repairs import Finding
 from nutclf.track.store import Store, sqlite_file, swept_studies, who_sweeps
@@ -137,8 +137,11 @@ def find_gone(store: Store) -> list[Finding]:
         for experiment_id, study, is_deleted in known:
             if not is_deleted:  # its runs come back with its experiment
                 found += find_lost(store, experiment_id, study).findings(store)
-    for study in sorted(set(_optuna_studies(store)) - {study for _, study, _ in known}):
-        what = f"study {study!r} is in Optuna's records, and no run of it in MLflow's"
+    in_mlflow = {study for _, study, _ in known}
+    for name, study in sorted(_optuna_studies(store).items()):
+        if name in in_mlflow or not n_done(study):  # a sweep that was killed at its start
+            continue
+        what = f"study {name!r} is in Optuna's records, and no run of it in MLflow's"
         way = f"put the database back that was at {store.tracking_uri}, or take another NAME="
         found.append(Finding("lost", f"{what}; {way}"))
     return found

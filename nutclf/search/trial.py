@@ -234,7 +234,7 @@ def _judge(study: OpenStudy, run: Run, held_out: Answers) -> Judged:
     """Chooses how a model answers, and logs how it then answers images that were held out."""
     rows, classes, config = study.rows("train"), study.setting.data.classes, study.config
     folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
-    ensembles = [e for e in config.ensembles if not e.probe or e.probe in held_out.probes]
+    ensembles = held_out.possible(config.ensembles)
     y_prob, ensemble = choose(held_out, ensembles, labels, folds)
     single = [e for e in ensembles if len(e.views) == 1 and not e.probe] or [PLAIN]
     of_one, best = choose(held_out, single, labels, folds)
@@ -254,12 +254,17 @@ def _judge(study: OpenStudy, run: Run, held_out: Answers) -> Judged:
 def _race(fits: Fits, fold: int, held_out: Answers, judged: np.ndarray, labels: np.ndarray) -> None:
     """Reports a fold, and stops a trial that will not beat the leader, on the images so far.
 
-    Both are asked in the leader's way. What Optuna hears is the leader's accuracy and the
+    Both are asked with the leader's views, and the trial with the probe beside it that suits it
+    best so far: a probe that leads has none. What Optuna hears is the leader's accuracy and the
     difference on the shared images: folds differ, and their bare accuracies would not compare.
     """
     leader = fits.study.leader
-    ensemble = leader.ensemble if leader else PLAIN
-    right = held_out.under(ensemble).argmax(axis=1)[judged] == labels[judged]
+    ways = [PLAIN]
+    if leader is not None:
+        ways = held_out.possible(fits.study.config.ensembles)
+        ways = [way for way in ways if way.views == leader.ensemble.views]
+    said = [held_out.under(way)[judged].argmax(axis=1) == labels[judged] for way in ways]
+    right = max(said, key=np.count_nonzero)
     value = float(right.mean())
     if leader is None:
         fits.trial.report(value, fold)

@@ -175,7 +175,13 @@ def test_a_study_whose_files_are_gone_is_told_apart(again, runs, config, source)
 
 def test_one_thing_that_is_gone_does_not_hide_another(again, runs, visit):
     again.store.client().delete_run(runs()[None].info.run_id)
-    optuna.create_study(storage=again.store.optuna_url, study_name="elsewhere")
+    elsewhere = optuna.create_study(storage=again.store.optuna_url, study_name="elsewhere")
+    elsewhere.tell(elsewhere.ask(), 1.0)
     said = visit()
     assert "the run of study 'tiny' was deleted in MLflow" in said
     assert "study 'elsewhere' is in Optuna's records, and no run of it in MLflow's" in said
+
+
+def test_a_sweep_that_was_killed_before_its_first_run_lost_nothing(again, visit):
+    optuna.create_study(storage=again.store.optuna_url, study_name="begun").ask()
+    assert "lost:" not in visit()

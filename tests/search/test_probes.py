@@ -69,6 +69,22 @@ def test_a_trial_may_answer_together_with_a_probe_and_says_how(probed):
     assert {"cv_accuracy", "cv_accuracy_one_view", "cv_accuracy_whole"} <= metrics.keys()
 
 
+def test_a_trial_is_raced_against_a_probe_with_that_probe_beside_it(
+    store, begin, cv_config, run_trial
+):
+    """One that knows next to nothing says what the probe says: alone it would be stopped."""
+    study = begin(store, cv_config)
+    Driver(study, ThisProcess(), lambda line: None).fit_probes()
+    assert study.leader.value > 0.6
+    run_trial(study)
+    learned = {"n_unfrozen": 0, "dropout_rate": 0.5, "epochs": 1, "lr_schedule": "constant"}
+    study.optuna.enqueue_trial(learned | {"learning_rate": 1e-6})
+    n_trials = len(study.optuna.get_trials())
+    while (ended := run_trial(study)).number < n_trials - 1:
+        pass
+    assert ended.state == "COMPLETE", ended
+
+
 def test_probes_are_recorded_once_and_what_is_recorded_leads_the_next_sweep(
     probed, begin, copy_store, tmp_path, cv_config
 ):

@@ -186,7 +186,7 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.
     return in_batches(partial(model, training=False), images, batch_size)
 
 
-def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call."""
     return in_batches(whole.predict_on_batch, pixels, batch_size)
 

@@ -25,7 +25,7 @@ from nutclf.train.learner import OnEpoch
 from nutclf.train.workbench import FitResult, Workbench
 
 ALL = -1  # the fold of a job that holds no image out
-_TIMED = 64  # photographs
+_TIMED = 32  # photographs
 
 
 @dataclass(frozen=True)

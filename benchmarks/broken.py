@@ -6,15 +6,12 @@ DATA as for `benchmarks.serve`. A request is a form, a photograph or noise, with
 off or under a wrong name; what comes back with status 500 or a traceback ends the run.
 """
 
-import http.client
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.serve import PORT, wait_for
+from benchmarks.serve import arguments, photographs_of, send, serving
 
 REQUESTS, LOOKS = 10_000, 5
 FORM = "multipart/form-data; boundary=x"
@@ -41,16 +38,10 @@ def drawn(draw: random.Random, photographs: list[bytes]) -> tuple[str, str, byte
 
 def ask(method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
     """The status of the answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=600)
-    try:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        said = answer.read()
-    finally:
-        connection.close()
-    if answer.status >= 500 or b"Traceback" in said:
-        raise RuntimeError(f"{answer.status} to {method} {path} {headers}: {said[:200]}")
-    return answer.status
+    status, said = send(method, path, body, headers)
+    if status >= 500 or b"Traceback" in said:
+        raise RuntimeError(f"{status} to {method} {path} {headers}: {said[:200]}")
+    return status
 
 
 def resident(pid: int) -> int:
@@ -61,23 +52,15 @@ def resident(pid: int) -> int:
 
 def main() -> None:
     """Prints statuses and memory after each part of the requests."""
-    store = sys.argv[2] if len(sys.argv) > 2 else "mlruns"
-    name = sys.argv[3] if len(sys.argv) > 3 else "nutclf"
-    files = sorted(f for f in (Path(sys.argv[1]) / "valid").rglob("*") if f.is_file())
-    photographs, draw, statuses = [f.read_bytes() for f in files], random.Random(0), Counter()
-    command = [sys.executable, "-m", "nutclf", "serve", "--port", str(PORT), "--model", name]
-    server = subprocess.Popen([*command, "--store", store], env=os.environ)
-    try:
-        wait_for(server)
+    data, store, name = arguments()
+    photographs, draw, statuses = photographs_of(data), random.Random(0), Counter()
+    with serving(store, name) as server:
         for part in range(LOOKS):
             for _ in range(REQUESTS // LOOKS):
                 statuses[ask(*drawn(draw, photographs))] += 1
             told = ", ".join(f"{status}: {n}" for status, n in sorted(statuses.items()))
             done = (part + 1) * REQUESTS // LOOKS
             print(f"{done} requests ({told}), {resident(server.pid)} MB", flush=True)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -23,32 +25,47 @@ CLIENTS = (1, 8)
 _WARM_UP = 16
 
 
+def send(
+    method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Status and content of the server's answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", PORT, timeout=600)) as connection:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
 def ask(photograph: bytes) -> float:
     """Seconds from the request to the whole answer."""
     started = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=600)
-    connection.request("POST", "/predict", photograph, {"Content-Type": "image/jpeg"})
-    answer = connection.getresponse()
-    content = answer.read()
-    connection.close()
-    if answer.status != 200:
+    status, content = send("POST", "/predict", photograph, {"Content-Type": "image/jpeg"})
+    if status != 200:
         raise RuntimeError(content.decode())
     return time.perf_counter() - started
 
 
-def wait_for(server: subprocess.Popen) -> None:
-    """Until the server answers."""
-    while server.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            connection.getresponse().read()
-            return
-        except OSError:
+def photographs_of(data: str) -> list[bytes]:
+    """The valid photographs, as they lie there."""
+    return [f.read_bytes() for f in sorted((Path(data) / "valid").rglob("*")) if f.is_file()]
+
+
+@contextmanager
+def serving(store: str, name: str) -> Iterator[subprocess.Popen]:
+    """The server of a champion, in a process of its own, once it answers."""
+    command = [sys.executable, "-m", "nutclf", "serve", "--port", str(PORT), "--model", name]
+    server = subprocess.Popen([*command, "--store", store], env=os.environ)
+    try:
+        while True:
+            with suppress(OSError):
+                send("GET", "/health")
+                break
+            if server.poll() is not None:
+                raise RuntimeError(f"the server ended with {server.returncode}")
             time.sleep(0.2)
-        finally:
-            connection.close()
-    raise RuntimeError(f"the server ended with {server.returncode}")
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def bare(photographs: list[bytes], store: str, name: str) -> float:
@@ -69,20 +86,21 @@ def bare(photographs: list[bytes], store: str, name: str) -> float:
     return (len(photographs) - _WARM_UP) / (time.perf_counter() - started)
 
 
+def arguments() -> list[str]:
+    """DATA, STORE and MODEL."""
+    data, *given = sys.argv[1:4]
+    return [data, *given, *["mlruns", "nutclf"][len(given) :]]
+
+
 def main() -> None:
     """Prints a table."""
-    store = sys.argv[2] if len(sys.argv) > 2 else "mlruns"
-    name = sys.argv[3] if len(sys.argv) > 3 else "nutclf"
-    files = sorted(f for f in (Path(sys.argv[1]) / "valid").rglob("*") if f.is_file())
-    sent = [f.read_bytes() for f in islice(cycle(files), REQUESTS + _WARM_UP)]
+    data, store, name = arguments()
+    sent = list(islice(cycle(photographs_of(data)), REQUESTS + _WARM_UP))
     loop = bare(sent, store, name)
     print("| clients | requests a second | of the bare loop | p50 | p95 | n |")
     print("|---|---|---|---|---|---|")
     print(f"| bare loop | {loop:.1f} | 1 | | | {REQUESTS} |", flush=True)
-    command = [sys.executable, "-m", "nutclf", "serve", "--port", str(PORT), "--model", name]
-    server = subprocess.Popen([*command, "--store", store], env=os.environ)
-    try:
-        wait_for(server)
+    with serving(store, name):
         for clients in CLIENTS:
             with ThreadPoolExecutor(clients) as pool:
                 list(pool.map(ask, sent[:_WARM_UP]))
@@ -94,9 +112,6 @@ def main() -> None:
                 f"| {clients} | {rate:.1f} | {rate / loop:.2f} | {middle:.0f} ms | {late:.0f} ms |"
             )
             print(line, f"{len(seconds)} |", flush=True)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 if __name__ == "__main__":

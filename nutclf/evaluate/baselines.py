@@ -61,21 +61,19 @@ def fit_probes(
     `labels` [N]; `asked` and `valid` features of the test-time views, [N, F] and [M, F]. `folds`
     [N] says where an image is held out; None: nowhere.
     """
-    held_out = {}
-    for fold in [] if folds is None else np.unique(folds):
-        out = folds == fold
-        for name, dense in fit_linear(learned, labels, ~out).items():
-            if name not in held_out:
-                shape = len(asked), len(labels), labels.max() + 1
-                held_out[name] = np.empty(shape, np.float32)
+    outside = [] if folds is None else [folds == fold for fold in np.unique(folds)]
+    without = [fit_linear(learned, labels, ~out) for out in outside]
+    of_all, probes = fit_linear(learned, labels, np.ones(len(labels), bool)), []
+    for name in names:
+        held_out = None
+        if folds is not None:
+            held_out = np.empty((len(asked), len(labels), labels.max() + 1), np.float32)
+        for out, layers in zip(outside, without, strict=True):
             for view, features in enumerate(asked):
-                held_out[name][view, out] = probabilities(features[out], *dense)
-    of_all = fit_linear(learned, labels, np.ones(len(labels), bool))
-    answers = {
-        name: np.stack([probabilities(features, *of_all[name]) for features in valid])
-        for name in names
-    }
-    return [Probe(name, *of_all[name], held_out.get(name), answers[name]) for name in names]
+                held_out[view, out] = probabilities(features[out], *layers[name])
+        answers = np.stack([probabilities(features, *of_all[name]) for features in valid])
+        probes.append(Probe(name, *of_all[name], held_out, answers))
+    return probes
 
 
 def fit_linear(

@@ -187,7 +187,10 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.
 
 
 def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 16) -> np.ndarray:
-    """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call."""
+    """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call.
+
+    Its views go through the network together: 16 photographs may be 160 squares.
+    """
     return in_batches(whole.predict_on_batch, pixels, batch_size)
 
 

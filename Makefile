@@ -29,6 +29,8 @@ BIN := .venv/bin
 ON_DATA = --data $(call quoted,DATA) --corrections $(call quoted,CORRECTIONS)
 OF_STUDY = --study $(call quoted,STUDY) --name $(call quoted,NAME) $(ON_DATA) --objective $(call quoted,OBJECTIVE) --backbone $(call quoted,BACKBONE) --model $(call quoted,MODEL)
 NUTCLF = NUTCLF_STORE=$(call quoted,STORE) $(BIN)/python -m nutclf
+# Several processes of one thread each; the tests of a file stay together, as they share what they made once.
+PYTEST = TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # TensorFlow finds a GPU only beside NVIDIA's own libraries, 3 GB: installed where there is one.
 GPU := $(if $(shell command -v nvidia-smi 2>/dev/null),tensorflow[and-cuda])
 
@@ -77,10 +79,10 @@ doctor: .venv ## What kills, moves and damages left behind, found; repaired with
 	@$(NUTCLF) doctor $(if $(value FIX),--fix)
 
 test: .venv ## The quick tests
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: .venv ## All tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-cluster: .venv .venv/.many-machines ## Faults of many machines: a Ray cluster, PostgreSQL, an MLflow server
 	$(BIN)/python -m pytest -m cluster
@@ -88,7 +90,7 @@ test-cluster: .venv .venv/.many-machines ## Faults of many machines: a Ray clust
 check: .venv ## Lint, format and all tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: .venv ## Put the code into the house's format
 	$(BIN)/ruff check --fix .

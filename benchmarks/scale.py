@@ -16,12 +16,13 @@ from nutclf.config import PLAIN, Recipe, SearchSpace, StudyConfig
 from nutclf.process import quiet
 
 N_WORKERS = (1, 2, 4)
-N_TRIALS = 8
+N_TRIALS = 4
+# One depth, one length: workers change which recipes are drawn, and each is to cost the same.
 STUDY = StudyConfig(
     "scale",
     "mobilenetv2",
-    SearchSpace(n_unfrozen=(0, 4, 20), epochs=(6, 6), lr_schedule=("cosine",)),
-    baseline=Recipe(n_unfrozen=0, epochs=6, lr_schedule="cosine"),
+    SearchSpace(n_unfrozen=(20,), epochs=(6, 6), lr_schedule=("cosine",), batch_size=(32,)),
+    baseline=Recipe(n_unfrozen=20, epochs=6, lr_schedule="cosine", batch_size=32),
     n_views=2,
     image_size=96,
     tta=(PLAIN.views,),
@@ -64,12 +65,13 @@ def start(n: int, address: str):
         return RayCluster(address, n, 1, lambda line: None)
     from nutclf.search.engines import LocalProcesses
 
-    os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # read by the workers
+    for pool in ("INTRAOP", "INTEROP"):  # read by the workers
+        os.environ[f"TF_NUM_{pool}_THREADS"] = "1"
     return LocalProcesses(n, lambda line: None)
 
 
 def main() -> None:
-    """Prints a table; the first sweep, of one worker, is not counted: it makes the features."""
+    """Prints a table; the first sweep, of one trial, is not counted: it makes the features."""
     address = sys.argv[2] if len(sys.argv) > 2 else ""
     quiet()
     from nutclf.data.source import resolve
@@ -87,7 +89,8 @@ def main() -> None:
             with closing(start(n, address)) as engine:
                 watched, started = Watched(engine), time.perf_counter()
                 silent = lambda line: None  # noqa: E731
-                sweep(STUDY, source, store, features, watched, silent, n_trials=N_TRIALS)
+                n_trials = N_TRIALS if number else 1
+                sweep(STUDY, source, store, features, watched, silent, n_trials=n_trials)
                 wall = time.perf_counter() - started
             own = (wall - watched.waited) / watched.fits
             row = f"{n} | {wall:.0f} s | {watched.fits / wall * 60:.1f} | {own:.2f} s"

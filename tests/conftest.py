@@ -35,7 +35,8 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 REPO = Path(__file__).parents[1]
 CLASSES = ("almonds", "pecans", "walnuts")
 SIDE = 32  # pixels, of the tiny network's input
-OURS = ("MLFLOW_TRACKING_URI", "NUTCLF_STORE", "NUTCLF_DATA", "NUTCLF_WEIGHTS", "NUTCLF_CACHE")
+OF_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # which `mlflow.set_...uri` set, too
+OURS = (*OF_MLFLOW, "NUTCLF_STORE", "NUTCLF_DATA", "NUTCLF_WEIGHTS", "NUTCLF_CACHE")
 FOREIGN_WARNINGS = (
     # mlflow 3.17.2 maps its tables with a loader strategy that SQLAlchemy 2.1 deprecates.
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",
@@ -477,8 +478,8 @@ for line in sys.stdin:
 
 def _cli_environ(**environ: object) -> dict[str, str]:
     """The environment of a verb: nothing of ours but what is given."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("NUTCLF")}
-    kept.pop("MLFLOW_TRACKING_URI", None)
+    ours = ("NUTCLF", *OF_MLFLOW)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return kept | {key: str(value) for key, value in environ.items()}
 
 

@@ -227,9 +227,12 @@ def quote(name: str) -> str:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file begins as images do; one that cannot be read does not."""
-    with suppress(OSError), open(file, "rb") as opened:
-        return looks_like_image(opened.read(16))
+    """Whether a file is named as an image, or, without an extension, begins as one."""
+    if file.suffix:
+        return file.suffix.lower() in IMAGE_EXTENSIONS
+    if file.is_file():  # to open a pipe would wait for ever
+        with suppress(OSError), open(file, "rb") as opened:
+            return looks_like_image(opened.read(16))
     return False
 
 
@@ -408,10 +411,9 @@ def _why_no_image(root: Path, entry: os.DirEntry) -> str | None:
         return "it is a link to a folder, or its name is not UTF-8"
     if not stat.S_ISREG(mode):
         return "it is no regular file"
-    suffix = os.path.splitext(entry.name)[1]
-    if not suffix and not is_image(Path(entry)):
-        return "it has no extension, and is no image"
-    if suffix and suffix.lower() not in IMAGE_EXTENSIONS:
+    if not is_image(Path(entry)):
+        if not (suffix := Path(entry).suffix):
+            return "it has no extension, and is no image"
         return f"its extension {suffix!r} is not one of {' '.join(sorted(IMAGE_EXTENSIONS))}"
     return None if _is_unicode(entry.name) else "its name is not UTF-8; rename it"
 

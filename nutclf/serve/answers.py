@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from nutclf.data.folder import IMAGE_EXTENSIONS, bad_link, is_litter
+from nutclf.data.folder import bad_link, is_image, is_litter
 from nutclf.data.reader import UnreadableImage
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
@@ -125,8 +125,8 @@ def _expand(path: Path) -> list[tuple[Path, str | None]]:
     """The files of a path, and why one is not read: a link in a folder may not lead out of it."""
     if path.is_dir():
         root = path.resolve()
-        found = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_EXTENSIONS)
-        files = sorted(f for f in found if not any(map(is_litter, f.relative_to(path).parts)))
+        found = (f for f in path.rglob("*") if not any(map(is_litter, f.relative_to(path).parts)))
+        files = sorted(file for file in found if is_image(file))
         if not files:
             raise UserError(f"The folder {str(path)!r} holds no images.")
         return [(file, bad_link(root, file) if file.is_symlink() else None) for file in files]

@@ -55,6 +55,11 @@ class Store:
         Raises `UserError` when they name what cannot be used.
         """
         root = Path(folder).expanduser().resolve()
+        if "?" in str(root):  # ends a file's name in the address of a SQLite database
+            raise UserError(
+                f"The store {str(root)!r} has a question mark in its path, which the databases' "
+                "addresses cannot hold; name another folder with STORE=."
+            )
         explicit = environ.get("MLFLOW_TRACKING_URI", "")
         if explicit and not explicit.startswith(_SERVERS):
             hint = f"; if it is a server: http://{explicit}" if _HOST.match(explicit) else ""

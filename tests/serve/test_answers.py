@@ -47,10 +47,13 @@ def test_a_folder_is_searched_to_its_depth_and_litter_is_left_out(answers, tmp_p
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"no image")
     Image.radial_gradient("L").save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "photo")
+    (tmp_path / "README").write_text("no image")
     found = answers(tmp_path)
-    assert [str(each.path.relative_to(tmp_path)) for each in found] == ["a.png", "deep/er/b.JPG"]
-    good, broken = found
-    assert (good.error, broken.found) == (None, None)
+    names = [str(each.path.relative_to(tmp_path)) for each in found]
+    assert names == ["a.png", "deep/er/b.JPG", "photo"]
+    good, broken, nameless = found
+    assert (good.error, broken.found, nameless.error) == (None, None, None)
     assert broken.line().startswith(f"{broken.path}: cannot be read, it is not a JPEG")
 
 

@@ -115,6 +115,12 @@ def test_a_storage_that_optuna_gets_not_from_us_is_refused(tmp_path, address):
         Store.at(tmp_path, {"NUTCLF_OPTUNA_STORAGE": address})
 
 
+def test_a_folder_that_no_address_can_hold_is_refused_before_it_is_made(tmp_path):
+    with pytest.raises(UserError, match="question mark in its path"):
+        Store.at(tmp_path / "which?", {})
+    assert not (tmp_path / "which?").exists()
+
+
 def test_records_of_other_classes_need_another_name(store):
     here = store.prepare().experiment_id("beans", ("black", "white"))
     assert store.experiment_id("beans", ("black", "white")) == here

@@ -87,7 +87,7 @@ test-all: .venv ## All tests
 test-cluster: .venv .venv/.many-machines ## Faults of many machines: a Ray cluster, PostgreSQL, an MLflow server
 	$(BIN)/python -m pytest -m cluster
 
-check: .venv ## Lint, format and all tests: what CI runs
+check: .venv ## Lint, format and all tests but the cluster's; CI runs both
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST)

@@ -2,6 +2,9 @@
 
 Usage: python -m benchmarks.serve DATA [STORE [MODEL]]
 
+First come the milliseconds of one photograph, once it is read: as the champion answers, without its
+familiarity, and by its network of one view alone.
+
 DATA is a folder train|valid|test/<class>/<image>; its valid photographs are sent as they lie there,
 one a request. The bare loop reads the same files and predicts them one by one.
 """
@@ -86,6 +89,38 @@ def bare(photographs: list[bytes], store: str, name: str) -> float:
     return (len(photographs) - _WARM_UP) / (time.perf_counter() - started)
 
 
+def costs(photographs: list[bytes], store: str, name: str) -> None:
+    """Prints the median and the quartiles of the milliseconds of each way.
+
+    Each is asked about several photographs in a row, as a server is: the network that comes after
+    another one is slower than the same one again.
+    """
+    from nutclf.serve.answers import open_champion
+    from nutclf.serve.photographs import Recogniser
+    from nutclf.track.models import load_metadata, load_model
+    from nutclf.track.store import Store
+
+    records, uri = Store.at(store, os.environ), f"models:/{name}@champion"
+    champion, metadata = open_champion(records, name), load_metadata(records, uri)
+    ways = {
+        "as the champion answers": champion.recogniser,
+        "without familiarity": Recogniser(load_model(records, uri), metadata),
+        "one view alone": Recogniser(champion.network, metadata),
+    }
+    spent = {way: [] for way in ways}
+    pixels = [champion.recogniser.read(photograph)[None] for photograph in photographs[:50]]
+    for way, recogniser in [*ways.items()] * 4:
+        for number, one in enumerate(pixels):
+            started = time.perf_counter()
+            recogniser.recognise(one)
+            if number >= _WARM_UP:
+                spent[way].append(1000 * (time.perf_counter() - started))
+    for way, times in spent.items():
+        low, middle, high = np.percentile(times, [25, 50, 75])
+        print(f"{way}: {middle:.1f} ms ({low:.1f} to {high:.1f}, n = {len(times)})", flush=True)
+    print()
+
+
 def arguments() -> list[str]:
     """DATA, STORE and MODEL."""
     data, *given = sys.argv[1:4]
@@ -97,6 +132,7 @@ def main() -> None:
     data, store, name = arguments()
     sent = list(islice(cycle(photographs_of(data)), REQUESTS + _WARM_UP))
     loop = bare(sent, store, name)
+    costs(sent, store, name)
     print("| clients | requests a second | of the bare loop | p50 | p95 | n |")
     print("|---|---|---|---|---|---|")
     print(f"| bare loop | {loop:.1f} | 1 | | | {REQUESTS} |", flush=True)

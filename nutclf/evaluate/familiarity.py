@@ -17,7 +17,7 @@ MAX_BYTES = 6_000_000  # of a bank of features
 class Familiarity:
     """Frozen features of training images, and the least score that is an answer."""
 
-    bank: np.ndarray  # float16 [P, F], each of length 1
+    bank: np.ndarray  # float32 [P, F], each of length 1, rounded as in the file
     paths: Sequence[str]  # of those images, within the data set
     threshold: float  # in [-1, 1]
 
@@ -26,20 +26,22 @@ class Familiarity:
 
         A score is the mean cosine to the `NEAREST` images of the bank, in [-1, 1].
         """
-        cosines = _unit(features) @ self.bank.astype(np.float32).T
+        cosines = _unit(features) @ self.bank.T
         nearest = np.argsort(-cosines, axis=1)[:, :NEAREST]
         scores = np.take_along_axis(cosines, nearest, axis=1).mean(axis=1)
         return scores, [[self.paths[i] for i in row] for row in nearest]
 
     def save(self, file: Path) -> None:
-        """Writes it as an .npz file."""
-        np.savez(file, bank=self.bank, paths=np.array(self.paths), threshold=self.threshold)
+        """Writes it as an .npz file, the bank as float16."""
+        bank = self.bank.astype(np.float16)
+        np.savez(file, bank=bank, paths=np.array(self.paths), threshold=self.threshold)
 
     @classmethod
     def load(cls, file: Path) -> "Familiarity":
         """Reads what `save` wrote; nothing in the file is run."""
         with np.load(file, allow_pickle=False) as kept:
-            return cls(kept["bank"], kept["paths"].tolist(), float(kept["threshold"]))
+            bank = kept["bank"].astype(np.float32)
+            return cls(bank, kept["paths"].tolist(), float(kept["threshold"]))
 
 
 def learn_familiarity(
@@ -68,7 +70,8 @@ def learn_familiarity(
         scores[rows] = np.partition(cosines, -n, axis=1)[:, -n:].mean(axis=1)
     kept = _spread(labels, MAX_BYTES // (2 * units.shape[1]))
     threshold = float(np.quantile(scores, 1 - coverage))
-    return Familiarity(units[kept].astype(np.float16), [paths[i] for i in kept], threshold)
+    bank = units[kept].astype(np.float16).astype(np.float32)
+    return Familiarity(bank, [paths[i] for i in kept], threshold)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -352,8 +352,9 @@ def _hold_out(files: pd.DataFrame, lacking: list[str], notes: list[str]) -> pd.S
         drawn = {each: _draw(each) for each in content}
         for number, lacked in enumerate(lacking):
             ceiling = _HELD_OUT_SHARE * (number + 1)
-            taken = {each for each, value in drawn.items() if value < ceiling}
-            taken = taken or set(sorted(drawn, key=drawn.get)[:1])
+            low = sum(value < ceiling for value in drawn.values())
+            n = max(1, min(low, content.nunique() // 4))
+            taken = set(sorted(drawn, key=drawn.get)[:n])
             split[content.index[content.isin(taken)]] = lacked
             drawn = {each: value for each, value in drawn.items() if each not in taken}
         if not drawn:

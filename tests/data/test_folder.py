@@ -178,6 +178,16 @@ def test_an_image_needs_no_extension(tree):
     assert "train/almonds/photo" in scan(tree).split("train")["path"].tolist()
 
 
+def test_a_small_class_keeps_most_of_its_images_for_training(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6 * 40):
+        file = tmp_path / f"kind {number % 40}" / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(file)
+    counts = scan(tmp_path).files.groupby(["label", "split"]).size().unstack()
+    assert (counts == [1, 4, 1]).all(axis=None)  # test, train, valid
+
+
 @pytest.fixture
 def loose(tmp_path):
     """Two class folders of 60 images each, and no splits; the images are different noise."""

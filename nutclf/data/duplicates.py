@@ -6,14 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 
-import imagehash
 import numpy as np
 import pandas as pd
-from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from nutclf.data.folder import DataSet
+from nutclf.data.likeness import HASHED_SIDE, near_pairs, perceptual_hashes
 from nutclf.data.reader import (
     UnreadableImage,
     open_image,
@@ -22,14 +19,6 @@ from nutclf.data.reader import (
     read_image,
     shows_nothing,
 )
-
-HASH_SIDE = 16  # 16 x 16 bits; with 8 x 8 two nuts on a white ground pass for one photo
-HASHED_SIDE = 224  # pixels of the square that is hashed, whatever the network takes
-NEAR_BITS = 16  # of 256, how many may differ between near-duplicates
-# Share of bits that must be set for a hash to tell images apart. Half are, by construction; a
-# plain area has no frequencies, and all plain images would look like copies of each other.
-_TELLING = 0.25
-
 
 # What `inspect` tells of a file. Those of the header: Pillow's name of the content's format, ""
 # where no image is recognised; the size as stored; Pillow's mode; EXIF's orientation, 1 (upright)
@@ -54,35 +43,6 @@ class Pair:
     @property
     def how_like(self) -> str:
         return "equal bytes" if self.equal_bytes else f"{self.bits} of 256 bits differ"
-
-
-def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
-    """The perceptual hashes (DCT, `imagehash.phash`) of uint8 RGB [N, S, S, 3], bool [N, 256]."""
-    hashes = [imagehash.phash(Image.fromarray(image), HASH_SIDE).hash.ravel() for image in pixels]
-    return np.array(hashes, bool).reshape(len(pixels), HASH_SIDE * HASH_SIDE)
-
-
-def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, int, int]]:
-    """Pairs i < j whose hashes differ in `limit` bits at most, as (i, j, bits), nearest first."""
-    signs = hashes.astype(np.float32) * 2 - 1
-    # Agreement minus disagreement, as one matrix product: bits that differ = (n - product) / 2.
-    differ = ((hashes.shape[1] - signs @ signs.T) / 2).round().astype(int)
-    first, second = np.where(np.triu(differ <= limit, k=1))
-    pairs = zip(first.tolist(), second.tolist(), differ[first, second].tolist(), strict=True)
-    return sorted(pairs, key=lambda pair: pair[2])
-
-
-def groups_of_like(keys: Sequence[str], hashes: np.ndarray) -> np.ndarray:
-    """A group number per image: equal keys, or a chain of near hashes, make a group. int64 [N].
-
-    A group's number is the rank of its first image's key; folds, and so studies, depend on it.
-    """
-    _, first, rank = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
-    links = [*enumerate(first[rank]), *((i, j) for i, j, _ in near_pairs(hashes))]
-    graph = coo_array((np.ones(len(links)), np.transpose(links)), shape=(len(keys), len(keys)))
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    return rank[first[component]].astype(np.int64)
 
 
 def inspect(data: DataSet) -> pd.DataFrame:
@@ -113,9 +73,8 @@ def find_pairs(files: pd.DataFrame) -> list[Pair]:
     same = known.groupby("sha256").groups.values()
     equal = {pair for rows in same for pair in combinations(rows, 2)}
     rows = list(files.itertuples())
-    told = [file for file in rows if file.problem == "" and file.likeness.mean() >= _TELLING]
-    hashes = np.array([file.likeness for file in told], bool)
-    near = near_pairs(hashes.reshape(len(told), HASH_SIDE * HASH_SIDE))
+    told = [file for file in rows if file.problem == ""]
+    near = near_pairs(np.array([file.likeness for file in told], bool))
     bits = {(told[i].Index, told[j].Index): n for i, j, n in near} | dict.fromkeys(equal, 0)
     pairs = []
     for i, j in sorted(bits, key=lambda ij: (ij not in equal, bits[ij], ij)):

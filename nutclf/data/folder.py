@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from nutclf.config import SPLITS
+from nutclf.data.likeness import HASH_SIDE, HASHED_SIDE, groups_of_like, perceptual_hashes
 from nutclf.data.reader import UnreadableImage, looks_like_image, read_bytes, read_image
 from nutclf.data.table import read_table
 from nutclf.errors import UserError
@@ -80,7 +81,9 @@ class Split:
 
 
 def scan(root: str | os.PathLike) -> DataSet:
-    """Lists a data set and checks its shape; every file is hashed, none is decoded.
+    """Lists a data set and checks its shape; every file is hashed.
+
+    Images are decoded only to hold splits out that the data set lacks.
 
     `root` is a folder, or a CSV file with a row for each image. Links to folders are not followed:
     they can lead out of the data, in a loop or to another split. Raises `UserError` when it is
@@ -109,8 +112,9 @@ def scan(root: str | os.PathLike) -> DataSet:
             f"folder around it readable, or remove it."
         ) from error
     files = pd.DataFrame(rows, columns=["path", "split", "label", "sha256"])
-    if lacking := [split for split in SPLITS if split not in splits]:
-        files["split"] = _hold_out(files, lacking, notes)
+    lacking = [split for split in SPLITS if split not in splits]
+    if lacking and len(files):
+        files["split"] = _hold_out(root, files, lacking, notes)
     try:
         classes = agreed_classes(files, names, notes)
     except UserError as error:
@@ -339,33 +343,49 @@ def _has_folders(folder: Path) -> bool:
     return any(entry.is_dir(follow_symlinks=False) for entry in _entries(folder, litter=[]))
 
 
-def _hold_out(files: pd.DataFrame, lacking: list[str], notes: list[str]) -> pd.Series:
+def _hold_out(root: Path, files: pd.DataFrame, lacking: list[str], notes: list[str]) -> pd.Series:
     """The split of each image where `lacking` ones are taken from train: a tenth of each class.
 
-    It follows from an image's content alone, so copies stay together, another study or seed has the
-    same test images, and images that come later leave the others where they are. Only where none
-    of a class falls into a split does the next best go there.
+    It follows from the images' content alone, so another study or seed has the same test images,
+    and images that come later leave the others where they are, but for those that they are like:
+    images that show the same thing stay together. Only where none of a class falls into a split
+    does the next best go there.
     """
     split, train = files["split"].copy(), files[files["split"] == "train"]
-    for name, images in train.groupby("label"):
-        content = images["sha256"].where(images["sha256"] != "", images["path"])
-        drawn = {each: _draw(each) for each in content}
+    content = train["sha256"].where(train["sha256"] != "", train["path"])
+    drawn = content.map(_draw)
+    groups = pd.Series(_groups_of_like(root, train["path"], content), train.index)
+    leaders = drawn.sort_values(kind="stable").groupby(groups).head(1)
+    for name, images in leaders.groupby(train["label"]):
+        left, n_groups = images.copy(), len(images)
         for number, lacked in enumerate(lacking):
-            ceiling = _HELD_OUT_SHARE * (number + 1)
-            low = sum(value < ceiling for value in drawn.values())
-            n = max(1, min(low, content.nunique() // 4))
-            taken = set(sorted(drawn, key=drawn.get)[:n])
-            split[content.index[content.isin(taken)]] = lacked
-            drawn = {each: value for each, value in drawn.items() if each not in taken}
-        if not drawn:
+            low = (left < _HELD_OUT_SHARE * (number + 1)).sum()
+            taken = left.index[: max(1, min(low, n_groups // 4))]
+            split[groups.index[groups.isin(groups[taken])]] = lacked
+            left = left.drop(taken)
+        if left.empty:
+            n_images = (train["label"] == name).sum()
             raise UserError(
-                f"The class {quote(name)} has {len(images)} images ({content.nunique()} different "
-                f"ones), too few to take {' and '.join(lacking)} from; give it more, or give the "
-                "folder these splits."
+                f"The class {quote(name)} has {n_images} images ({n_groups} different ones), too "
+                f"few to take {' and '.join(lacking)} from; give it more, or give the folder these "
+                "splits."
             )
     counts = ", ".join(f"{(split == name).sum()} {name}" for name in SPLITS)
     notes.append(f"no folder for {' and '.join(lacking)}: a tenth of train each instead ({counts})")
     return split
+
+
+def _groups_of_like(root: Path, paths: Iterable[str], keys: Iterable[str]) -> np.ndarray:
+    """The group of each image, int64 [N]; one that cannot be read is like its copies alone."""
+
+    def likeness(path: str) -> np.ndarray:
+        try:
+            return perceptual_hashes(read_image(root / path, HASHED_SIDE)[np.newaxis])[0]
+        except UnreadableImage:
+            return np.zeros(HASH_SIDE**2, bool)  # as of a plain image, which is near no other
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return groups_of_like(list(keys), np.array(list(pool.map(likeness, paths))))
 
 
 def _draw(content: str) -> float:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from nutclf.data.duplicates import groups_of_like, perceptual_hashes
 from nutclf.data.folder import Split
+from nutclf.data.likeness import groups_of_like, perceptual_hashes
 from nutclf.errors import UserError
 
 

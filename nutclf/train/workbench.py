@@ -21,8 +21,9 @@ from nutclf.train.feature_store import FeatureStore
 from nutclf.train.features import Features, FrozenPart
 from nutclf.train.learner import History, Learner, OnEpoch
 
-# Rounding in another order of operations moves a probability by some 1e-6; a wrong layer by 0.1.
-ASSEMBLY_TOLERANCE = 1e-4
+# Rounding in another order of operations moves a probability by some 1e-6, by 2e-4 where a linear
+# model of 300 classes of six images has logits in the hundreds; a wrong layer by 0.1.
+ASSEMBLY_TOLERANCE = 1e-3
 PROBE_VIEWS = 6  # augmented views that a probe learns from, beside the test-time views
 _WORTH_SAYING_S = 2.0  # features that take longer are reported; stored ones take none
 

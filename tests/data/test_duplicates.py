@@ -11,12 +11,9 @@ from PIL import Image
 from nutclf.data.duplicates import (
     SEEN,
     find_pairs,
-    groups_of_like,
     inspect,
     leaked_test_images,
     leaks_into_test,
-    near_pairs,
-    perceptual_hashes,
 )
 from nutclf.data.folder import scan
 
@@ -25,34 +22,6 @@ PHOTOGRAPHS = os.environ.get("NUTCLF_DATA")
 
 def picture(side=40):
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8))
-
-
-# Hashes and groups
-
-
-def test_a_brighter_and_rescaled_copy_is_near_and_nothing_else_is():
-    blocks = np.random.default_rng(0).integers(0, 200, (4, 8, 8, 3), np.uint8)
-    images = blocks.repeat(12, axis=1).repeat(12, axis=2)
-    like = Image.fromarray(images[0] + np.uint8(30)).resize((70, 70)).resize((96, 96))
-    pairs = near_pairs(perceptual_hashes(np.concatenate([images, np.asarray(like)[None]])))
-    assert [(i, j) for i, j, _ in pairs] == [(0, 4)]
-
-
-def test_bits_that_differ_are_counted():
-    hashes = np.zeros((3, 256), bool)
-    hashes[1, :5] = True
-    hashes[2, 100:] = True
-    assert near_pairs(hashes) == [(0, 1, 5)]
-
-
-def test_equal_bytes_and_chains_of_near_images_make_one_group_named_by_its_first_key():
-    hashes = np.zeros((5, 256), bool)
-    hashes[1, :10] = True  # near 0
-    hashes[2, :20] = True  # near 1, not near 0
-    hashes[3, 128:] = True
-    hashes[4, ::2] = True  # near nothing, but the bytes of 3
-    # The numbers decide the folds: a study that goes on must get those that it began with.
-    assert groups_of_like(["b", "a", "d", "c", "c"], hashes).tolist() == [1, 1, 1, 2, 2]
 
 
 # A look at each file

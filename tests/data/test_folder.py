@@ -239,6 +239,21 @@ def test_copies_stay_together(loose):
             assert splits[path.replace("copy of ", "")] == split
 
 
+def test_like_images_stay_together(tmp_path):
+    """The same photograph, brighter, is no other image to test on."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        blocks = rng.integers(0, 200, (8, 8, 3), np.uint8).repeat(12, axis=0).repeat(12, axis=1)
+        file = tmp_path / ("almonds" if number % 2 else "walnuts") / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(blocks).save(file)
+        Image.fromarray(blocks + np.uint8(30)).save(file.with_suffix(".bmp"))
+    splits = split_of(scan(tmp_path))
+    assert {*splits.values()} == {"train", "valid", "test"}
+    for path, split in splits.items():
+        assert splits[path.replace(".bmp", ".png")] == split
+
+
 @pytest.mark.parametrize("lacking", ["valid", "test"])
 def test_one_split_that_is_missing_is_taken_from_train(loose, lacking):
     given = next(split for split in ("valid", "test") if split != lacking)

@@ -79,6 +79,16 @@ def test_the_dense_layer_says_what_scikit_learn_says(classifier, n_classes):
     np.testing.assert_allclose(found, fitted.predict_proba(features), atol=1e-5)
 
 
+def test_the_dense_layer_of_many_classes_keeps_the_digits_that_tell_them_apart():
+    """What a hundred discriminants share is a thousand times what they differ in."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(100), 6)
+    centres = 3 + rng.random((100, 32))
+    features = (centres[labels] + rng.normal(0, 0.3, (600, 32))).astype(np.float32)
+    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, labels)
+    found = probabilities(features, *as_dense(fitted))
+    np.testing.assert_allclose(found, fitted.predict_proba(features), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PROBES)
 def test_a_probe_learns_from_all_views_and_is_judged_by_fits_without_the_image(name):
     rng = np.random.default_rng(0)

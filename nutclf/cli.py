@@ -1,7 +1,6 @@
 """The verbs: `python -m nutclf VERB`. The only module that prints; it wires the rooms together."""
 
 import dataclasses
-import errno
 import importlib.util
 import os
 import re
@@ -9,14 +8,13 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nutclf.errors import SweepFailed, UserError
+from nutclf.errors import SweepFailed, UserError, causes, says_no_room
 from nutclf.process import (
     accept_surroundings,
     hear_signals_once,
@@ -341,7 +339,7 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         gone = _server_that_is_away(error)
-        if _says_that_a_disk_is_full(error):
+        if says_no_room(error):
             _leave(f"nutclf: There is no room left ({_room()}). {_GO_ON}", 2)
         if not gone:
             raise
@@ -350,21 +348,6 @@ def main() -> None:
             "command once it does.",
             2,
         )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _says_that_a_disk_is_full(error: BaseException) -> bool:
-    return any(
-        (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
-        or "database or disk is full" in str(cause)
-        for cause in _causes(error)
-    )
 
 
 def _room() -> str:
@@ -380,7 +363,7 @@ def _server_that_is_away(error: BaseException) -> str:
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     if server.startswith("http") and says_that_server_is_away(error):
         return f"MLflow at {server}"
-    of_postgres = any(type(cause).__module__.startswith("psycopg") for cause in _causes(error))
+    of_postgres = any(type(cause).__module__.startswith("psycopg") for cause in causes(error))
     return "PostgreSQL" if of_postgres else ""
 
 

@@ -333,11 +333,11 @@ def test_a_port_that_is_taken_is_told_before_an_address(cli, swept):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 6 MB: room for the databases, and not for a model."""
+def small_disk(tmp_path, request):
+    """A file system of so many bytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
     if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
@@ -345,6 +345,22 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["64k"], indirect=True)
+def test_a_full_temporary_folder_is_named(checkout, cli_environ, small_disk, nuts, tmp_path):
+    sweep = [sys.executable, "-m", "nutclf", "sweep", *QUICK, "--trials", "1", "--data", str(nuts)]
+    environ = cli_environ(NUTCLF_STORE=tmp_path / "store", TMPDIR=small_disk)
+    full = subprocess.run(
+        sweep, check=False, cwd=checkout, env=environ, capture_output=True, text=True
+    )
+    assert full.returncode == 2, full.stderr
+    assert re.match(f"nutclf: There is no room left .*{small_disk}: 0 MB free", full.stderr)
+    assert full.stderr.count("\n") == 1
+    (trial,) = Records(tmp_path / "store").trials[:1]
+    assert trial.user_attrs["reason"] == "no room left on the disk"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["6m"], indirect=True)  # the databases', not a model's
 def test_a_full_disk_is_named_and_the_same_command_goes_on(cli, small_disk, nuts):
     sweep = ("sweep", *QUICK, "--trials", "1", "--data", nuts)
     full = cli(*sweep, NUTCLF_STORE=small_disk / "store")

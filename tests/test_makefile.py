@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,26 @@ def test_images_are_words_or_one_name(verb, tmp_path):
     one = str(tmp_path / "it's one.jpg")
     assert verb("predict", f"IMAGE={one}")[-2:] == ["--", one]
     assert verb("predict", "IMAGE=a.jpg 'b c.jpg'")[-3:] == ["--", "a.jpg", "b c.jpg"]
+
+
+def test_packages_come_from_the_mirror_that_pip_was_told(tmp_path):
+    asked = []
+
+    class Mirror(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Mirror) as mirror:
+        threading.Thread(target=mirror.serve_forever, daemon=True).start()
+        recipe = "--eval=absent: ; $(UV) a-package-that-is-not-there"
+        command = ["make", "--old-file", ".venv/.installed", f"BIN={Path(sys.executable).parent}"]
+        environment = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+        environment["PIP_INDEX_URL"] = f"http://127.0.0.1:{mirror.server_port}/simple"
+        done = subprocess.run([*command, recipe, "absent"], check=False, cwd=REPO, env=environment)
+        mirror.shutdown()
+    assert done.returncode
+    assert asked == ["/simple/a-package-that-is-not-there/"]

@@ -13,7 +13,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from nutclf.config import PLAIN, WHOLE, Ensemble, Recipe, StudyConfig, View
-from nutclf.errors import UserError
+from nutclf.errors import UserError, says_no_room
 from nutclf.evaluate.baselines import Probe
 from nutclf.evaluate.ensembles import Answers, choose
 from nutclf.evaluate.intervals import Rate
@@ -350,7 +350,10 @@ class LiveTrial:
             self.cut_off(str(error))
             raise
         except Exception as error:
-            # What broke the trial, a full disk say, may break this too; it is closed anyway.
+            if says_no_room(error):  # nor has the next recipe any
+                self.cut_off("no room left on the disk")
+                raise
+            # What broke the trial may break this too; it is closed anyway.
             with contextlib.suppress(Exception), self.fits.run.artifacts() as folder:
                 text = "".join(traceback.format_exception(error))
                 (folder / "traceback.txt").write_text(text, encoding="utf-8")

@@ -98,7 +98,7 @@ def test_a_probe_learns_from_all_views_and_is_judged_by_fits_without_the_image(n
     assert probe.held_out.shape == (2, 60, 3)
     assert np.mean(probe.valid[0].argmax(axis=1) == LABELS) == 1
     np.testing.assert_allclose(probe.valid[0], probabilities(blobs(0.3), probe.kernel, probe.bias))
-    noise, tossed = [rng.normal(size=(60, 2000))], rng.integers(0, 3, 60)
+    noise, tossed = [rng.normal(size=(60, 400))], rng.integers(0, 3, 60)
     (lost,) = fit_probes([name], noise, tossed, FOLDS, noise, noise)
     of_all, held_out = (
         np.mean(said.argmax(axis=1) == tossed) for said in (lost.valid[0], lost.held_out[0])

@@ -1,10 +1,14 @@
 """From probabilities to an answer: calibrated, or "unsure"."""
 
+import base64
+import io
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from nutclf.serve.photographs import UNSURE, Recognised, Recogniser
+from nutclf.serve.photographs import UNSURE, Photographs, Recognised, Recogniser
 
 CLASSES = ["almonds", "pecans", "walnuts", "cashews"]
 VALUES = {"almonds": 0.05, "pecans": 0.6, "walnuts": 0.25, "cashews": 0.1}
@@ -52,6 +56,16 @@ def test_many_photographs_keep_their_order(model):
     answers = Recogniser(model, {"classes": CLASSES, "image_size": 8}).recognise(pixels)
     confidences = [answer.probabilities["pecans"] for answer in answers]
     assert np.argsort(confidences).tolist() == np.argsort(values).tolist()
+
+
+@pytest.mark.parametrize("before", ["", "data:image/png;base64,", " DATA:image/x-ms-bmp;BASE64,\n"])
+def test_base64_may_have_line_breaks_and_what_browsers_put_before_it(model, before):
+    file, stripes = io.BytesIO(), red(200)[0]
+    stripes[::2] = 0
+    Image.fromarray(stripes).save(file, "PNG")
+    photographs = Photographs(Recogniser(model, {"classes": CLASSES, "image_size": 8}))
+    (answer,) = photographs.predict([before + base64.encodebytes(file.getvalue()).decode()])
+    assert answer["label"] == "pecans"
 
 
 def test_an_answer_in_a_line_and_as_json():

@@ -62,7 +62,7 @@ def test_images_are_words_or_one_name(verb, tmp_path):
     assert verb("predict", "IMAGE=a.jpg 'b c.jpg'")[-3:] == ["--", "a.jpg", "b c.jpg"]
 
 
-def test_packages_come_from_the_mirror_that_pip_was_told(tmp_path):
+def test_packages_come_from_the_mirror_that_pip_was_told():
     asked = []
 
     class Mirror(BaseHTTPRequestHandler):
@@ -77,7 +77,8 @@ def test_packages_come_from_the_mirror_that_pip_was_told(tmp_path):
         threading.Thread(target=mirror.serve_forever, daemon=True).start()
         recipe = "--eval=absent: ; $(UV) a-package-that-is-not-there"
         command = ["make", "--old-file", ".venv/.installed", f"BIN={Path(sys.executable).parent}"]
-        environment = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+        own = ("MAKEFLAGS", "UV_DEFAULT_INDEX")  # uv's own setting wins over pip's
+        environment = {k: v for k, v in os.environ.items() if k not in own}
         environment["PIP_INDEX_URL"] = f"http://127.0.0.1:{mirror.server_port}/simple"
         done = subprocess.run([*command, recipe, "absent"], check=False, cwd=REPO, env=environment)
         mirror.shutdown()

@@ -357,7 +357,7 @@ def _hold_out(root: Path, files: pd.DataFrame, lacking: list[str], notes: list[s
     groups = pd.Series(_groups_of_like(root, train["path"], content), train.index)
     leaders = drawn.sort_values(kind="stable").groupby(groups).head(1)
     for name, images in leaders.groupby(train["label"]):
-        left, n_groups = images.copy(), len(images)
+        left, n_groups = images, len(images)
         for number, lacked in enumerate(lacking):
             low = (left < _HELD_OUT_SHARE * (number + 1)).sum()
             taken = left.index[: max(1, min(low, n_groups // 4))]

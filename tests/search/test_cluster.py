@@ -258,11 +258,11 @@ def whole(records, monkeypatch, request):
         assert "RUNNING" not in {run.info.status for run in runs}
         by_id, came_to = {run.info.run_id: run for run in runs}, []
         for trial in trials:
-            if run := by_id.get(trial.user_attrs.get(RUN_ID)):
+            if RUN_ID in trial.user_attrs:
+                run = by_id[trial.user_attrs[RUN_ID]]
                 assert run.info.status == STATUS[trial.state.name]
-                came_to.append(
-                    (trial.params, trial.values, run.data.metrics.get("best_valid_loss"))
-                )
+                loss = run.data.metrics.get("best_valid_loss")
+                came_to.append((trial.params, trial.values, loss))
         store.use()
         model = mlflow.keras.load_model("models:/nutclf@champion")
         assert model.predict(np.zeros((1, 32, 32, 3), np.uint8), verbose=0).shape == (1, 3)

@@ -30,7 +30,7 @@ from nutclf.evaluate.metrics import confusion_record
 from nutclf.evaluate.predictions import prediction_table
 from nutclf.ladder import puzzle
 from nutclf.model.backbones import Backbone, BackboneSpec, NoWeights, load_classifier
-from nutclf.model.network import in_batches, predict_pixels
+from nutclf.model.network import in_batches, predict
 from nutclf.model.prefix import BATCH_SIZE, pixels_to_cut
 from nutclf.search.driver import DRAWN_SIZE, Say, closed
 from nutclf.track.evaluation import FOLDER, metrics_of, write_evaluation
@@ -325,7 +325,7 @@ def solve_puzzle(run: Run, bench: Workbench, result: FitResult, test: Split) -> 
     """Evaluates one good model correctly and wrongly, and records it; nothing is chosen by it."""
     run.params({"backbone": bench.config.backbone, "seed": SEED})
     classes, (whole, _) = bench.classes, bench.assemble(result)
-    y_prob = predict_pixels(whole, test.pixels)
+    y_prob = predict(whole, test.pixels)
     accuracy = float(np.mean(y_prob.argmax(axis=1) == test.labels))
     table = prediction_table(test.paths, test.labels, y_prob, classes)
     write_evaluation(run, "test", table, classes, accuracy)

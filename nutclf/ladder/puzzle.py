@@ -19,7 +19,7 @@ from nutclf.evaluate import figures
 from nutclf.evaluate.intervals import SIGNIFICANCE, Rate
 from nutclf.evaluate.metrics import as_counts, best_renaming, moves, renaming_gain_p
 from nutclf.model.backbones import BackboneSpec
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import predict
 
 CLAIM = Rate(47, 50)
 """The published accuracy, 0.94 on 50 validation images."""
@@ -135,7 +135,7 @@ def evaluations(whole: keras.Model, spec: BackboneSpec, pixels: np.ndarray, y_pr
     """Each way to evaluate the model: its key, what was done, and the predictions [N, C]."""
 
     def answers_to(inputs: np.ndarray) -> np.ndarray:
-        return predict_pixels(whole, pixels_that_become(inputs, spec))
+        return predict(whole, pixels_that_become(inputs, spec))
 
     order = np.random.default_rng(0).permutation(len(y_prob))
     yield "true", "evaluated correctly", y_prob

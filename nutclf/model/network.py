@@ -181,17 +181,12 @@ def without_probe(whole: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.get_layer(own).output)
 
 
-def predict(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """What a small model says of `images`, in their order, without tracing a graph for it."""
-    return in_batches(partial(model, training=False), images, batch_size)
+def predict(model: keras.Model, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    """Probabilities [N, n_classes] of `images` [N, ...], whose graph is traced on the first call.
 
-
-def predict_pixels(whole: keras.Model, pixels: np.ndarray, batch_size: int = 16) -> np.ndarray:
-    """Probabilities [N, n_classes] of the whole network; its graph is traced on the first call.
-
-    Its views go through the network together: 16 photographs may be 160 squares.
+    The views of a whole network go through it together: 16 photographs may be 160 squares.
     """
-    return in_batches(whole.predict_on_batch, pixels, batch_size)
+    return in_batches(model.predict_on_batch, images, batch_size)
 
 
 def in_batches(answer: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:

@@ -152,8 +152,8 @@ def sweep(
 ) -> None:
     """Tops a study up to `n_trials` trials that ended COMPLETE or PRUNED, earlier sweeps included.
 
-    Nothing is recorded before all input was checked. The winner's recipe is scored from further
-    seeds where there is time left.
+    Nothing is recorded before all input was checked. A winner that is a trial is scored from
+    further seeds where there is time left.
 
     Args:
       config: as returned by `for_data` and `with_objective`.
@@ -288,9 +288,12 @@ class Driver:
 
         A seed changes initial weights, dropout and the order of images; views and folds are the
         study's. The spread is written on the study's run as `winner_<metric>_mean` and `_std`.
+        Where a probe is better than all trials there is nothing to score: no seed changes it.
         """
         study, config = self._study, self._study.config
         best, metric = study.optuna.best_trial, config.objective.metric
+        if study.leader is not None and study.leader.value > best.value:
+            return
         recipe = suggest(optuna.trial.FixedTrial(best.params), config, is_baseline(best))
         scores = {config.seed: best.value} | runs.scores_by_seed(study.run, best.number, metric)
         seeds = range(config.seed, config.seed + N_SEEDS)

@@ -14,7 +14,7 @@ from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.model import prefix
-from nutclf.model.network import predict_pixels, without_probe
+from nutclf.model.network import predict, without_probe
 from nutclf.model.prefix import Runner
 from nutclf.model.tta import look
 from nutclf.process import n_threads, native_messages_hidden
@@ -169,7 +169,7 @@ def export_champion(
     calibration = train[:: max(1, len(train) // _CALIBRATED_ON)]
     test, valid = open_test(run, load_split, size), load_split("valid", size)
     unseen = {"test": test.pixels, "valid": valid.pixels}
-    expected = {split: predict_pixels(model, pixels) for split, pixels in unseen.items()}
+    expected = {split: predict(model, pixels) for split, pixels in unseen.items()}
     exported = []
     for kind, suffix in FORMATS[to].items():
         file = folder / f"{stem}{suffix}"

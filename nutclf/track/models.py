@@ -28,7 +28,7 @@ from nutclf.data.folder import Split
 from nutclf.errors import UserError
 from nutclf.evaluate.familiarity import Familiarity
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import predict
 from nutclf.track.evaluation import stored_predictions
 from nutclf.track.runs import Run
 from nutclf.track.store import Store
@@ -168,7 +168,7 @@ class Reloaded:
     valid: pd.DataFrame  # its predictions of today's valid split, whatever it was trained on
 
     def predict(self, images: Split) -> pd.DataFrame:
-        y_prob = predict_pixels(self.model, images.pixels)
+        y_prob = predict(self.model, images.pixels)
         return prediction_table(images.paths, images.labels, y_prob, self.classes)
 
 

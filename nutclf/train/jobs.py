@@ -18,7 +18,7 @@ from nutclf.errors import UserError
 from nutclf.evaluate.baselines import Probe
 from nutclf.evaluate.familiarity import Familiarity
 from nutclf.model.backbones import load_backbone
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import predict
 from nutclf.process import seed_everything
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.learner import OnEpoch
@@ -114,7 +114,7 @@ def assembled(
     valid = bench.splits["valid"]
     accuracy = float(np.mean(y_prob.argmax(axis=1) == valid.labels))
     some, started = valid.pixels[:_TIMED], time.perf_counter()
-    predict_pixels(whole, some)
+    predict(whole, some)
     rate = len(some) / (time.perf_counter() - started)
     known = None if folds is None else bench.familiarity(answering, ensemble, folds)
     with tempfile.TemporaryDirectory() as folder:

@@ -181,7 +181,7 @@ class Workbench:
             trunk, dropout = self._part.trunk, answering.recipe.dropout_rate
             cut = cuts.cut_for_depth(trunk, answering.recipe.n_unfrozen)
         whole = self._deployable.fill(tail, dropout, ensemble, dense, cut)
-        y_prob = network.predict_pixels(whole, self.splits["valid"].pixels)
+        y_prob = network.predict(whole, self.splits["valid"].pixels)
         said = {probe.name: probe.valid} if probe else {}
         gap = np.abs(y_prob - Answers(views, answering.valid, said).under(ensemble)).max()
         if not gap <= ASSEMBLY_TOLERANCE:
@@ -242,8 +242,8 @@ class Workbench:
 
     def _under_all_views(self, learner: Learner, split: str, rows: np.ndarray) -> np.ndarray:
         features = self.features(split, learner.cut)
-        views = self.config.test_views
-        return np.stack([network.predict(learner.tail, features.batch(v, rows)) for v in views])
+        seen = (features.batch(view, rows) for view in self.config.test_views)
+        return np.stack([network.predict(learner.tail, each, 32) for each in seen])
 
 
 def _pooled(features: np.ndarray) -> np.ndarray:

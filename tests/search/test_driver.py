@@ -326,6 +326,14 @@ def test_a_seed_is_cross_validated_without_a_model(drive, tiny_config):
     assert all(run.data.metrics["valid_loss"] == 1.0 for run in seeds), "the folds' mean"
 
 
+def test_a_trial_that_a_probe_beats_is_not_scored_again(drive, tiny_config):
+    study, engine, lines = drive(1, replace(tiny_config, objective=OBJECTIVES["cv"]))
+    study.leader = replace(study.leader, value=study.leader.value + 0.01)  # as a probe would
+    before = len(engine.fits)
+    Driver(study, engine, lines.append).score_winner_again()
+    assert len(engine.fits) == before
+
+
 def test_the_space_is_drawn_within_its_bounds(drive, tiny_config):
     space = SearchSpace(n_unfrozen=(0, 4), epochs=(2, 3), lr_schedule=("cosine",))
     baseline = Recipe(epochs=3, lr_schedule="cosine")

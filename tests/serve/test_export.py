@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import predict
 from nutclf.serve import export
 from nutclf.serve.export import compare, export_champion
 from nutclf.track.registry import CHAMPION, Registry
@@ -31,7 +31,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def expected(network, pixels):
-    return predict_pixels(network, pixels)
+    return predict(network, pixels)
 
 
 def answers(file, pixels):

@@ -15,7 +15,7 @@ from nutclf.config import OBJECTIVES
 from nutclf.errors import UserError
 from nutclf.evaluate.metrics import classification_metrics
 from nutclf.evaluate.predictions import prediction_table
-from nutclf.model.network import predict_pixels
+from nutclf.model.network import predict
 from nutclf.track import models
 from nutclf.track.evaluation import stored_predictions, write_evaluation
 from nutclf.track.models import log_model
@@ -54,7 +54,7 @@ def record(store, study, model, load_split, classes=CLASSES):
     """A study of one finished trial, as a sweep leaves it."""
     parent = study_run(store, store.experiment_id("nutclf"), study, TAGS)
     run, valid = trial_run(parent, "t000", 0, TAGS), load_split("valid", SIDE)
-    y_prob = predict_pixels(model, valid.pixels)
+    y_prob = predict(model, valid.pixels)
     table = prediction_table(valid.paths, valid.labels, y_prob, classes)
     found = classification_metrics(table, classes)
     write_evaluation(run, "valid", table, classes, found["accuracy"])

@@ -17,12 +17,10 @@ from pathlib import Path
 from benchmarks.setting import open_bench, study_of
 from nutclf.config import Ensemble, Recipe, View
 
-BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8, 0.1, 0.01, "adapt")
+BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8, "adapt")
 RECIPES = {
     "best: 29 layers, 8 + 8 epochs": BEST,
     "no warm-up of the head": replace(BEST, warmup_epochs=0),
-    "no label smoothing": replace(BEST, label_smoothing=0.0),
-    "no weight decay": replace(BEST, weight_decay=0.0),
     "still BatchNormalization": replace(BEST, batch_norm="still"),
     "20 layers": replace(BEST, n_unfrozen=20),
     "11 layers": replace(BEST, n_unfrozen=11),

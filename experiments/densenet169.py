@@ -16,12 +16,10 @@ STUDY = StudyConfig(
     backbone="densenet169",
     space=SearchSpace(
         n_unfrozen=DEPTHS,
-        epochs=(5, 10),
+        epochs=(3, 9),
         learning_rate=(1e-4, 1e-3),
         batch_size=(32,),
         warmup_epochs=(8,),
-        label_smoothing=(0.1,),
-        weight_decay=(0.01,),
         batch_norm=("adapt",),
     ),
     n_views=9,

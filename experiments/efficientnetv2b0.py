@@ -14,12 +14,10 @@ STUDY = StudyConfig(
     space=SearchSpace(
         # The head alone; the last convolution; the last one, two and four of its blocks.
         n_unfrozen=(0, 3, 18, 33, 63),
-        epochs=(5, 10),
+        epochs=(3, 9),
         learning_rate=(1e-4, 1e-3),
         batch_size=(32,),
         warmup_epochs=(8,),
-        label_smoothing=(0.1,),
-        weight_decay=(0.01,),
         batch_norm=("adapt",),
     ),
     n_views=9,

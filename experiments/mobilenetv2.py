@@ -18,14 +18,12 @@ STUDY = StudyConfig(
     backbone="mobilenetv2",
     space=SearchSpace(
         n_unfrozen=DEPTHS,
-        epochs=(5, 10),
+        epochs=(3, 9),
         learning_rate=(1e-4, 1e-3),
         batch_size=(32,),
         warmup_epochs=(8,),
-        label_smoothing=(0.1,),
-        weight_decay=(0.01,),
         batch_norm=("adapt",),
     ),
-    # A warm-up of the head sees the first eight again: nine are enough for the longest training.
+    # A view for each epoch; the warm-up of the head sees the first eight of them.
     n_views=9,
 )

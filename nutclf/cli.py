@@ -393,8 +393,14 @@ def load_study(study: str, name: str = ""):
         raise UserError(f"Unknown study {study!r}; experiments/ has {', '.join(known)}.")
     spec = importlib.util.spec_from_file_location(f"experiments.{study}", folder / f"{study}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return dataclasses.replace(module.STUDY, name=name) if name else module.STUDY
+    try:
+        spec.loader.exec_module(module)
+        return dataclasses.replace(module.STUDY, **({"name": name} if name else {}))
+    except (AttributeError, ImportError, NameError, SyntaxError, TypeError) as error:
+        raise UserError(
+            f"experiments/{study}.py is no study ({type(error).__name__}: {error}); mend it, or "
+            "name another file of experiments/ with STUDY=."
+        ) from error
 
 
 def _open_study_on_data(

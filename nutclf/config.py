@@ -49,8 +49,6 @@ class Recipe:
         valid loss after 9 epochs is the published one (0.28 here, 0.27 there).
       batch_size: images a step.
       warmup_epochs: passes that train the head alone before anything is unfrozen.
-      label_smoothing: probability mass spread evenly over all classes, [0, 1).
-      weight_decay: AdamW's decoupled decay of kernels, as a share a step of the learning rate.
       batch_norm: "still", the statistics of BatchNormalization stay those of ImageNet; "adapt", in
         unfrozen layers training normalises by the batch, and they follow.
     """
@@ -62,17 +60,13 @@ class Recipe:
     learning_rate: float = 3e-4
     batch_size: int = 64
     warmup_epochs: int = 0
-    label_smoothing: float = 0.0
-    weight_decay: float = 0.0
     batch_norm: str = "still"
 
     def __post_init__(self) -> None:
         _require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
         _require_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
         _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
-        _require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "0 or more")
-        for name in ("dropout_rate", "label_smoothing"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 to below 1")
+        _require(0 <= self.dropout_rate < 1, "dropout_rate", self.dropout_rate, "0 to below 1")
         for name, least in (
             ("epochs", 1),
             ("batch_size", 1),
@@ -236,8 +230,6 @@ class SearchSpace:
     learning_rate: tuple[float, float] = (1e-4, 3e-3)
     batch_size: tuple[int, ...] = (64,)
     warmup_epochs: tuple[int, ...] = (0,)
-    label_smoothing: tuple[float, ...] = (0.0,)
-    weight_decay: tuple[float, ...] = (0.0,)
     batch_norm: tuple[str, ...] = ("still",)
 
     def __post_init__(self) -> None:

@@ -27,14 +27,12 @@ def study(**settings) -> StudyConfig:
         ("learning_rate", 0.0),
         ("learning_rate", float("inf")),
         ("dropout_rate", 1.0),
-        ("label_smoothing", 7.0),
-        ("label_smoothing", -0.1),
+        ("dropout_rate", -0.1),
         ("epochs", 0),
         ("batch_size", 0),
         ("n_unfrozen", -1),
         ("n_unfrozen", 1.5),
         ("warmup_epochs", -1),
-        ("weight_decay", -0.01),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_a_recipe_and_in_a_space(field, value):
@@ -105,3 +103,22 @@ def test_cross_validation_keeps_the_last_epoch():
 def test_an_experiment_file_holds_the_study_of_its_name():
     for path in (WORKDIR / "experiments").glob("*.py"):
         assert load_study(path.stem).name == path.stem.replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("from nutclf.config import SearchSpace\nSearchSpace(gone=(0.1,))", "argument 'gone'"),
+        ("STUDY = (", "was never closed"),
+        ("import no_such_module", "No module named"),
+        ("study = 1", "no attribute 'STUDY'"),
+        ("STUDY = 1", "dataclass"),
+    ],
+)
+def test_an_experiment_file_that_is_no_study_is_refused(tmp_path, monkeypatch, text, says):
+    """A field that an older version had, say."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.py").write_text(text)
+    monkeypatch.setattr("nutclf.cli.WORKDIR", tmp_path)
+    with pytest.raises(UserError, match=f"^experiments/mine.py is no study .*{says}.*; mend it"):
+        load_study("mine")

@@ -271,8 +271,7 @@ def _race(fits: Fits, fold: int, held_out: Answers, judged: np.ndarray, labels: 
         return
     theirs = leader.right[judged]
     fits.trial.report(leader.value + value - float(theirs.mean()), fold)
-    is_behind = behind(right, theirs, judged.mean())
-    if is_behind and not is_baseline(fits.trial):  # all is compared with that
+    if behind(right, theirs) and not is_baseline(fits.trial):  # all is compared with that
         fits.run.metrics({"cv_accuracy_so_far": value})
         raise optuna.TrialPruned(f"poorer than the best after fold {fold + 1}")
 

@@ -202,7 +202,7 @@ def test_free_workers_take_the_next_folds_of_the_earliest_trial(drive, tiny_conf
 
 
 def test_fits_of_a_stopped_trial_are_cancelled(drive, tiny_config, monkeypatch):
-    monkeypatch.setattr("nutclf.search.trial.behind", lambda right, leader, share: True)
+    monkeypatch.setattr("nutclf.search.trial.behind", lambda right, leader: True)
     config = replace(tiny_config, objective=OBJECTIVES["cv"], n_folds=3)
     study, engine, _ = drive(4, config, n=2)
     assert states(study)[-1] == "PRUNED", "those before began without a leader"

@@ -121,8 +121,6 @@ def of_a45208f(store):
         epochs=(3, 9),
         batch_size=(32, 64),
         warmup_epochs=(0, 8),
-        label_smoothing=(0.0, 0.1),
-        weight_decay=(0.0, 0.01),
     )
     old = StudyConfig("mobilenetv2", "mobilenetv2", space, n_views=9, tta=((WHOLE,),), blend=())
     swept(store, 7, old)

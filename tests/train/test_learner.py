@@ -16,14 +16,7 @@ from nutclf.train.learner import History, Learner, NonFiniteLoss, rate_at
 
 N, WIDTH, N_CLASSES = 10, 8, 4
 LABELS = np.arange(N) % N_CLASSES
-RECIPE = Recipe(
-    n_unfrozen=0,
-    epochs=3,
-    batch_size=4,
-    lr_schedule="constant",
-    learning_rate=1e-2,
-    label_smoothing=0.2,
-)
+RECIPE = Recipe(n_unfrozen=0, epochs=3, batch_size=4, lr_schedule="constant", learning_rate=1e-2)
 WARMED = replace(RECIPE, warmup_epochs=2)
 BEATS = Objective("best_valid_loss", "minimize").beats
 
@@ -142,20 +135,6 @@ def test_a_cross_validated_objective_keeps_the_last_epoch(learner_of, vectors):
     losses = series(history, "valid_loss")
     assert losses[-1] > min(losses)
     assert history.best_epoch == 6
-
-
-def test_a_learnt_by_heart_smoothed_target_still_reports_the_plain_loss(learner_of, vectors):
-    recipe = replace(RECIPE, epochs=25, label_smoothing=0.4, learning_rate=0.02)
-    valid = valid_of(vectors.vectors)
-    learner = learner_of(recipe)
-    history = play(learner, vectors, valid=valid, n_views=1, better=lambda a, b: True)
-    last = history.epochs[-1]
-    assert last["valid_accuracy"] == 1.0
-    assert last["valid_loss"] == pytest.approx(
-        cross_entropy(predict(learner.tail, valid[0]), LABELS)
-    )
-    # The smoothed loss cannot fall below the entropy of (0.7, 0.1, 0.1, 0.1), which is 0.9404.
-    assert last["valid_loss"] < 0.7
 
 
 def test_the_recorded_rate_is_the_one_the_epoch_was_trained_with(learner_of, vectors):

@@ -17,11 +17,11 @@ from pathlib import Path
 from benchmarks.setting import open_bench, study_of
 from nutclf.config import Ensemble, Recipe, View
 
-BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8, "adapt")
+BEST = Recipe(29, 0.5, 8, "cosine", 3e-4, 32, 8)
 RECIPES = {
     "best: 29 layers, 8 + 8 epochs": BEST,
     "no warm-up of the head": replace(BEST, warmup_epochs=0),
-    "still BatchNormalization": replace(BEST, batch_norm="still"),
+    "8 + 4 epochs": replace(BEST, epochs=4),
     "20 layers": replace(BEST, n_unfrozen=20),
     "11 layers": replace(BEST, n_unfrozen=11),
     "4 layers": replace(BEST, n_unfrozen=4),

@@ -18,7 +18,6 @@ STUDY = StudyConfig(
         learning_rate=(1e-4, 1e-3),
         batch_size=(32,),
         warmup_epochs=(8,),
-        batch_norm=("adapt",),
     ),
     n_views=9,
 )

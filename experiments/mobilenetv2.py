@@ -22,7 +22,6 @@ STUDY = StudyConfig(
         learning_rate=(1e-4, 1e-3),
         batch_size=(32,),
         warmup_epochs=(8,),
-        batch_norm=("adapt",),
     ),
     # A view for each epoch; the warm-up of the head sees the first eight of them.
     n_views=9,

@@ -20,7 +20,6 @@ STUDY = StudyConfig(
         learning_rate=(1e-4, 6e-4),
         batch_size=(32,),
         warmup_epochs=(8,),
-        batch_norm=("adapt",),
     ),
     baseline=Recipe(
         n_unfrozen=56,
@@ -29,7 +28,6 @@ STUDY = StudyConfig(
         learning_rate=3e-4,
         batch_size=32,
         warmup_epochs=8,
-        batch_norm="adapt",
     ),
     n_views=9,  # a view costs seconds; the tenth epoch sees the first again
 )

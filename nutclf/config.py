@@ -11,7 +11,6 @@ from math import inf
 from nutclf.errors import UserError
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
-BATCH_NORMS = ("still", "adapt")
 BOTH_LINEAR = "both linear models"
 PROBES = ("logistic regression", "discriminant analysis", BOTH_LINEAR)
 DIRECTIONS = ("maximize", "minimize")
@@ -49,8 +48,6 @@ class Recipe:
         valid loss after 9 epochs is the published one (0.28 here, 0.27 there).
       batch_size: images a step.
       warmup_epochs: passes that train the head alone before anything is unfrozen.
-      batch_norm: "still", the statistics of BatchNormalization stay those of ImageNet; "adapt", in
-        unfrozen layers training normalises by the batch, and they follow.
     """
 
     n_unfrozen: int = 4
@@ -60,11 +57,9 @@ class Recipe:
     learning_rate: float = 3e-4
     batch_size: int = 64
     warmup_epochs: int = 0
-    batch_norm: str = "still"
 
     def __post_init__(self) -> None:
         _require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
-        _require_one_of("batch_norm", self.batch_norm, BATCH_NORMS)
         _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.dropout_rate < 1, "dropout_rate", self.dropout_rate, "0 to below 1")
         for name, least in (
@@ -230,7 +225,6 @@ class SearchSpace:
     learning_rate: tuple[float, float] = (1e-4, 3e-3)
     batch_size: tuple[int, ...] = (64,)
     warmup_epochs: tuple[int, ...] = (0,)
-    batch_norm: tuple[str, ...] = ("still",)
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():

@@ -23,7 +23,6 @@ def study(**settings) -> StudyConfig:
     ("field", "value"),
     [
         ("lr_schedule", "typo"),
-        ("batch_norm", "typo"),
         ("learning_rate", 0.0),
         ("learning_rate", float("inf")),
         ("dropout_rate", 1.0),

@@ -24,9 +24,9 @@ class _StillBatchNormalization(keras.layers.BatchNormalization):
         return super().call(inputs, training=False, mask=mask)
 
 
-def _clone(layer: keras.Layer, batch_norm: str) -> keras.Layer:
-    still = batch_norm == "still" and isinstance(layer, keras.layers.BatchNormalization)
-    return (_StillBatchNormalization if still else type(layer)).from_config(layer.get_config())
+def _clone(layer: keras.Layer) -> keras.Layer:
+    is_norm = isinstance(layer, keras.layers.BatchNormalization)
+    return (_StillBatchNormalization if is_norm else type(layer)).from_config(layer.get_config())
 
 
 def add_head(pooled: keras.KerasTensor, n_classes: int, dropout_rate: float, seed: int):
@@ -45,19 +45,17 @@ def build_tail(
     n_classes: int,
     dropout_rate: float,
     seed: int,
-    batch_norm: str = "still",
 ) -> keras.Model:
     """The part of the network that a trial trains: what layer `cut` puts out to [B, n_classes].
 
     It has weights of its own. The last `n_unfrozen` backbone layers and the head are trainable;
-    frozen layers behind the cut are in it too. For `batch_norm` see `nutclf.config.Recipe`.
+    frozen layers behind the cut are in it too.
     """
     features = keras.Input(trunk.layers[cut].output.shape[1:], name="features")
     last, pooled = len(trunk.layers) - 1, features
     if cut < last:
         source = cuts.between(trunk, cut, last)
-        clone = partial(_clone, batch_norm=batch_norm)
-        part = keras.models.clone_model(source, input_tensors=features, clone_function=clone)
+        part = keras.models.clone_model(source, input_tensors=features, clone_function=_clone)
         part.set_weights(source.get_weights())
         pooled = part.output
     model = keras.Model(features, add_head(pooled, n_classes, dropout_rate, seed), name="tail")

@@ -78,9 +78,7 @@ def for_data(config: StudyConfig, source: DataSource) -> StudyConfig:
     so: another data set is another study.
 
     Drawn images get what makes a demonstration of a minute: a small input, few views, the valid
-    split as the judge, 20 layers at most, nothing that takes another graph or more steps, and no
-    adapting BatchNorm, which 600 images are too few for (0.77 of 400 valid drawings against 0.88
-    with 20 layers).
+    split as the judge, 20 layers at most, and nothing that takes another graph or more steps.
     """
     ending = {NUTS: "", DRAWN: "-drawn"}.get(source.model, f"-{source.model}")
     if source.corrected:
@@ -97,7 +95,6 @@ def for_data(config: StudyConfig, source: DataSource) -> StudyConfig:
         space=replace(
             config.space,
             n_unfrozen=depths or config.space.n_unfrozen,
-            batch_norm=("still",),
             batch_size=(64,),
             warmup_epochs=(0,),
         ),

@@ -235,8 +235,8 @@ class Workbench:
             keras.utils.set_random_seed(seed)
             trunk, n_unfrozen, n_classes = self._part.trunk, recipe.n_unfrozen, len(self.classes)
             cut = cuts.cut_for_depth(trunk, n_unfrozen)
-            dropout, norm = recipe.dropout_rate, recipe.batch_norm
-            tail = network.build_tail(trunk, cut, n_unfrozen, n_classes, dropout, seed, norm)
+            dropout = recipe.dropout_rate
+            tail = network.build_tail(trunk, cut, n_unfrozen, n_classes, dropout, seed)
             self._learner = (recipe, seed), Learner(tail, cut, recipe, seed)
         return self._learner[1]
 

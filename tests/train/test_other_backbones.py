@@ -22,7 +22,7 @@ def test_a_network_is_fitted_and_its_assembly_answers_like_the_fit(
 ):
     backbone = load_backbone(name, "random", 64)
     space = SearchSpace(n_unfrozen=(depth, 4) if name == "resnet50" else (depth,))
-    recipe = Recipe(depth, epochs=1, batch_size=8, warmup_epochs=1, batch_norm="adapt")
+    recipe = Recipe(depth, epochs=1, batch_size=8, warmup_epochs=1)
     config = StudyConfig("other", name, space, baseline=recipe, n_views=2, image_size=64)
     splits = {"train": draw_images(20, 64, 0), "valid": draw_images(8, 64, 1)}
     bench = Workbench(config, backbone, CLASSES, splits, FeatureStore(tmp_path, 1 << 30))

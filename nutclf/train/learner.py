@@ -50,9 +50,9 @@ class Learner:
     def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
         self.tail, self.cut, self.recipe, self._seed = tail, cut, recipe, seed
         self.n_epochs = recipe.warmup_epochs + recipe.epochs
-        self._models = [_compiled(self.tail, recipe, recipe.learning_rate)]
+        self._models = [_compiled(self.tail, recipe.learning_rate)]
         if recipe.warmup_epochs:
-            self._models.append(_compiled(head_of(self.tail), recipe, WARMUP_LEARNING_RATE))
+            self._models.append(_compiled(head_of(self.tail), WARMUP_LEARNING_RATE))
         variables = [v for m in self._models for v in (*m.variables, *m.optimizer.variables)]
         self._initial = [(variable, np.array(variable)) for variable in variables]
 
@@ -113,7 +113,7 @@ class Learner:
         return History(keeper.epochs, keeper.best_epoch)
 
 
-def _compiled(model: keras.Model, recipe: Recipe, learning_rate: float) -> keras.Model:
+def _compiled(model: keras.Model, learning_rate: float) -> keras.Model:
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
     model.compile(

@@ -234,8 +234,7 @@ class Workbench:
         if self._learner is None or self._learner[0] != (recipe, seed):
             keras.utils.set_random_seed(seed)
             trunk, n_unfrozen, n_classes = self._part.trunk, recipe.n_unfrozen, len(self.classes)
-            cut = cuts.cut_for_depth(trunk, n_unfrozen)
-            dropout = recipe.dropout_rate
+            cut, dropout = cuts.cut_for_depth(trunk, n_unfrozen), recipe.dropout_rate
             tail = network.build_tail(trunk, cut, n_unfrozen, n_classes, dropout, seed)
             self._learner = (recipe, seed), Learner(tail, cut, recipe, seed)
         return self._learner[1]

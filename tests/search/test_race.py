@@ -57,5 +57,5 @@ def test_the_more_images_were_judged_the_less_may_a_trial_be_behind():
 
 def test_a_trial_that_is_ahead_goes_on_however_many_images_there_are():
     leader, right = np.zeros(100_000, bool), np.zeros(100_000, bool)
-    right[:1] = True
+    right[0] = True
     assert not behind(right, leader)

@@ -255,13 +255,14 @@ class Untouched(Vectors):
         return self.vectors[rows]
 
 
-def fit_eight(part, few_images, epochs):
+@pytest.fixture(scope="module")
+def fitted(part, few_images):
     """The last 4 layers fitted on 8 images, frozen layers in the tail: before, tail, history."""
     streamed = Features(part, part.base_cut, few_images, None, "float32")
     features = streamed.batch(WHOLE, np.arange(8))
     tail = build_tail(part.trunk, part.base_cut, 4, N_CLASSES, 0.2, 0)
     before = weights_of(tail)
-    recipe = Recipe(epochs=epochs, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
+    recipe = Recipe(epochs=20, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
     untouched = Untouched(features)
     history = Learner(tail, part.base_cut, recipe, seed=0).fit(
         untouched,
@@ -273,11 +274,6 @@ def fit_eight(part, few_images, epochs):
         better=BEATS,
     )
     return before, tail, history
-
-
-@pytest.fixture(scope="module")
-def fitted(part, few_images):
-    return fit_eight(part, few_images, epochs=20)
 
 
 def test_eight_images_are_learnt_by_heart(fitted):

@@ -30,7 +30,9 @@ BASELINES: dict[str, Callable[[int], BaseEstimator]] = {
 _LINEAR: dict[str, Callable[[], BaseEstimator]] = {
     # Features of several views of an image are alike: that takes strong regularisation.
     "logistic regression": lambda: make_pipeline(
-        StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000)
+        # A coarse tolerance takes half the time and has as many right.
+        StandardScaler(),
+        LogisticRegression(C=1e-3, max_iter=1000, tol=1e-3),
     ),
     "discriminant analysis": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
 }

@@ -1,8 +1,10 @@
 """Where a network can be cut in two: layers through which every path from input to output runs."""
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import keras
+
+LEVELS = 3
 
 
 def trunk(backbone: keras.Model) -> keras.Model:
@@ -35,6 +37,22 @@ def cut_points(model: keras.Model) -> list[int]:
 def between(model: keras.Model, start: int, stop: int) -> keras.Model:
     """The part of `model` behind cut point `start` up to and with `stop`, sharing its weights."""
     return keras.Model(model.layers[start].output, model.layers[stop].output)
+
+
+def levels(model: keras.Model) -> list[int]:
+    """The cut points that a probe reads, the last first.
+
+    The last maps of all, and the last ones before each of the two last times that maps shrink.
+    """
+    maps = [
+        cut
+        for cut in cut_points(model)[1:]
+        if len(model.layers[cut].output.shape) == 4
+        and not isinstance(model.layers[cut], keras.layers.ZeroPadding2D)
+    ]
+    side = {cut: model.layers[cut].output.shape[1] for cut in maps}
+    shrunk = [cut for cut, behind in pairwise(maps) if side[behind] < 0.75 * side[cut]]
+    return [maps[-1], *shrunk[::-1]][:LEVELS]
 
 
 def cut_for_depth(model: keras.Model, n_unfrozen: int) -> int:

@@ -23,12 +23,13 @@ def grad_cam(model: keras.Model, pixels: np.ndarray, class_ids: np.ndarray) -> n
     import tensorflow as tf
 
     pool, softmax = _pooling(model), model.layers[-1]
-    before = keras.Model(model.input, pool.input)
-    behind = keras.Model(pool.input, softmax.input)
-    activation = tf.convert_to_tensor(before(pixels, training=False))
+    # One model of both, as what answers may read earlier maps beside the last activation.
+    both = keras.Model(model.input, [pool.input, softmax.input])
     with tf.GradientTape() as tape:
-        tape.watch(activation)
-        scores = behind(activation, training=False) @ softmax.kernel + softmax.bias
+        images = tf.cast(pixels, tf.float32)
+        tape.watch(images)
+        activation, read = both(images, training=False)
+        scores = read @ softmax.kernel + softmax.bias
         asked = tf.gather(scores, class_ids, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(asked, activation), axis=(1, 2), keepdims=True)
     maps = tf.nn.relu(tf.reduce_sum(weights * activation, axis=-1)).numpy()

@@ -70,6 +70,19 @@ def head_of(tail: keras.Model) -> keras.Model:
     return keras.Model(tail.get_layer("hidden").input, tail.output, name="head")
 
 
+def read_levels(maps: Sequence[keras.KerasTensor]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """What a probe reads of the maps [B, h, w, C] at `cuts.levels`, [B, F]; the last ones pooled.
+
+    The mean of each channel over its map, and of the earlier, larger maps its standard deviation
+    too. Linear models on several levels: U. Evci et al., ICML 2022.
+    """
+    pooled = keras.layers.GlobalAveragePooling2D()(maps[0])
+    read = [pooled]
+    for each in maps[1:]:
+        read += [keras.ops.mean(each, axis=(1, 2)), keras.ops.std(each, axis=(1, 2))]
+    return keras.ops.concatenate(read, axis=1), pooled
+
+
 def scaling_layer(spec: BackboneSpec) -> Callable:
     """Raw pixels 0..255 to what the backbone expects, as layers of the model."""
     rescale = keras.layers.Rescaling(list(spec.scale), offset=list(spec.offset), name="scaling")
@@ -83,7 +96,7 @@ class Deployable:
     are all that differs between most trials. A whole takes RGB 0..255 (uint8 or float)
     [B, H, W, 3], crops it to a square, resizes it, draws the ensemble's views of that, and gives
     the mean of its layer "network" over them, probabilities [B, n_classes]. That layer has frozen
-    pooled features of its views beside them, [B, F].
+    pooled features of its views beside them, [B, C].
     """
 
     def __init__(self, backbone: Backbone, n_classes: int):
@@ -102,9 +115,9 @@ class Deployable:
     ) -> keras.Model:
         """Puts weights of a tail, by layer name, behind the untouched prefix; returns the whole.
 
-        `linear` is the probe's kernel [F, C] and bias [C], on the frozen pooled features; without a
-        tail it answers alone. `cut` is where the tail begins: what comes out there is frozen, and a
-        probe beside the tail needs the frozen layers from there on once more.
+        `linear` is the probe's kernel [F, n_classes] and bias, on what `read_levels` gives of the
+        frozen network; without a tail it answers alone. `cut` is where the tail begins: what comes
+        out there is frozen, and a probe beside the tail needs the frozen layers behind it again.
         """
         alone, blended = not tail, bool(tail and ensemble.probe)
         key = alone, ensemble.weight if blended else 0, 0 if alone else cut
@@ -125,26 +138,30 @@ class Deployable:
         """The network of one view: squares [B, S, S, 3] to probabilities and frozen features."""
         spec, model, n_classes = self._backbone.spec, self._backbone.model, self._n_classes
         squares = keras.Input((spec.image_size, spec.image_size, 3), name="squares")
-        body = keras.models.clone_model(model)
-        shared = 0 < cut < len(body.layers)  # else nothing but the pooling lies behind the cut
-        outputs = [body.output, *([body.layers[cut].output] if shared else [])]
-        body = keras.Model(body.input, outputs, name="body")
-        features, *at_cut = body(scaling_layer(spec)(squares))
-        pooling = keras.layers.GlobalAveragePooling2D
-        pooled = frozen = pooling(name="pool")(features)
+        body, last = keras.models.clone_model(model), len(model.layers) - 1
+        cut = last if alone else min(cut, last)
+        levels = cuts.levels(model) if alone or weight else []
+        inside = sorted({last, cut, *(level for level in levels if level <= cut)})
+        body = keras.Model(body.input, [body.layers[i].output for i in inside], name="body")
+        found = dict(zip(inside, body(scaling_layer(spec)(squares)), strict=True))
+        features, at_cut = found[last], found[cut]
+        if behind := [level for level in levels if level > cut]:
+            outputs = [model.layers[level].output for level in behind]
+            part = keras.Model(model.layers[cut].output, outputs)
+            again = keras.models.clone_model(part)
+            again.set_weights(part.get_weights())
+            found |= dict(zip(behind, again(at_cut), strict=True))
         linear = keras.layers.Dense(n_classes, "softmax", name="probe")
+        read, frozen = read_levels([found[level] for level in levels]) if levels else (None, None)
         if alone:
-            return keras.Model(squares, [linear(pooled), frozen], name="network")
+            return keras.Model(squares, [linear(read), frozen], name="network")
+        pooling = keras.layers.GlobalAveragePooling2D
+        pooled = pooling(name="pool")(features)
         answer = add_head(pooled, n_classes, 0.5, 0)
-        if shared and weight:
-            behind = cuts.between(model, cut, len(model.layers) - 1)
-            again = keras.models.clone_model(behind)
-            again.set_weights(behind.get_weights())
-            frozen = pooling(name="frozen_pool")(again(at_cut[0]))
-        elif shared:
-            frozen = pooling(name="cut_pool")(at_cut[0])
         if weight:
-            answer = (1 - weight) * answer + weight * linear(frozen)
+            answer = (1 - weight) * answer + weight * linear(read)
+        else:
+            frozen = pooling(name="cut_pool")(at_cut) if 0 < cut < last else pooled
         return keras.Model(squares, [answer, frozen], name="network")
 
     def _with_views(self, network: keras.Model, views: Sequence[View]) -> keras.Model:

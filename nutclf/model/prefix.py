@@ -1,5 +1,6 @@
 """The frozen part of a network, compiled: the fastest way through it on the machine at hand."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -9,7 +10,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from nutclf.model import cuts
 from nutclf.model.backbones import BackboneSpec
-from nutclf.model.network import scaling_layer
+from nutclf.model.network import read_levels, scaling_layer
 from nutclf.process import n_threads, native_messages_hidden
 
 BATCH_SIZE = 16
@@ -56,6 +57,21 @@ def pixels_to_cut(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Runner:
     def forward(pixels: tf.Tensor) -> tf.Tensor:
         scaled = scaling(pixels)
         return part(scaled, training=False) if part else scaled
+
+    return _compiled(forward, trunk.input_shape[1:])
+
+
+def pixels_to_row(spec: BackboneSpec, trunk: keras.Model, cut: int) -> Runner:
+    """Raw pixels [B, S, S, 3] to the output of layer `cut`, flat, and what a probe reads behind it.
+
+    One pass through the network gives both, float32 [B, R].
+    """
+    read, _ = read_levels([trunk.layers[level].output for level in cuts.levels(trunk)])
+    part, scaling = keras.Model(trunk.input, [trunk.layers[cut].output, read]), scaling_layer(spec)
+
+    def forward(pixels: tf.Tensor) -> tf.Tensor:
+        at_cut, features = part(scaling(pixels), training=False)
+        return tf.concat([tf.reshape(at_cut, (-1, math.prod(at_cut.shape[1:]))), features], axis=1)
 
     return _compiled(forward, trunk.input_shape[1:])
 

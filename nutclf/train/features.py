@@ -1,8 +1,10 @@
 """What a tail trains on: the frozen prefix applied to every view, from the store or on the fly."""
 
 import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import keras
 import numpy as np
@@ -13,7 +15,14 @@ from nutclf.data.folder import Split
 from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
 from nutclf.model.network import in_batches
-from nutclf.model.prefix import BATCH_SIZE, compiler, cut_to_cut, pixels_to_cut
+from nutclf.model.prefix import (
+    BATCH_SIZE,
+    Runner,
+    compiler,
+    cut_to_cut,
+    pixels_to_cut,
+    pixels_to_row,
+)
 from nutclf.model.tta import look
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.views import Augmenter
@@ -24,6 +33,10 @@ AnyView = int | View
 
 class FrozenPart:
     """The frozen network of one study: pixels to any cut, each graph traced once.
+
+    One pass over the pixels of a view makes a row of each image: its features at the base cut,
+    flat, and behind them those of all levels, which probes read and which the pooled ones lead.
+    `levels` asks for these where a cut is asked for.
 
     Args:
       backbone: its weights are read, never changed.
@@ -36,30 +49,54 @@ class FrozenPart:
         self.backbone, self.augmentation, self.seed = backbone, augmentation, seed
         self.trunk = cuts.trunk(backbone.model)
         self.base_cut = cuts.cut_for_depth(self.trunk, deepest)
+        self.pool, self.levels = len(self.trunk.layers) - 1, len(self.trunk.layers)
         self._augmenter = Augmenter(augmentation, backbone.spec.image_size, seed)
         self._pixels_to = cache(partial(pixels_to_cut, backbone.spec, self.trunk))
         self.base_to = cache(partial(cut_to_cut, self.trunk, self.base_cut))
 
     def shape(self, cut: int) -> tuple[int, ...]:
         """Of the features of one image at `cut`."""
+        if cut == self.levels:
+            maps = [self.trunk.layers[level].output.shape[-1] for level in cuts.levels(self.trunk)]
+            return (maps[0] + 2 * sum(maps[1:]),)
         return tuple(self.trunk.layers[cut].output.shape[1:])
+
+    def columns(self, cut: int) -> slice | None:
+        """Where in a row the features at `cut` are; None: they have to be computed from it."""
+        base, (pooled,) = math.prod(self.shape(self.base_cut)), self.shape(self.pool)
+        parts = {self.pool: slice(base, base + pooled), self.levels: slice(base, None)}
+        return (parts | {self.base_cut: slice(base)}).get(cut)
+
+    @property
+    def row_length(self) -> int:
+        return math.prod(self.shape(self.base_cut)) + self.shape(self.levels)[0]
 
     def from_pixels(self, cut: int, view: AnyView, images: Split, rows: np.ndarray) -> np.ndarray:
         """Features at `cut` of view `view` of `rows`, a batch of the images."""
+        return self._pixels_to(cut)(self._seen(view, images, rows))
+
+    def rows_from_pixels(self, view: AnyView, images: Split, rows: np.ndarray) -> np.ndarray:
+        """The rows of view `view` of `rows`, a batch of the images."""
+        return self._pixels_to_row(self._seen(view, images, rows))
+
+    @cached_property
+    def _pixels_to_row(self) -> Runner:
+        return pixels_to_row(self.backbone.spec, self.trunk, self.base_cut)
+
+    def _seen(self, view: AnyView, images: Split, rows: np.ndarray) -> np.ndarray:
         pixels = images.pixels[rows]
         if isinstance(view, View):
-            seen = np.asarray(look(tf.cast(pixels, tf.float32), view))
-        else:
-            seen = self._augmenter.view(pixels, [images.keys[row] for row in rows], view)
-        return self._pixels_to(cut)(seen)
+            return np.asarray(look(tf.cast(pixels, tf.float32), view))
+        return self._augmenter.view(pixels, [images.keys[row] for row in rows], view)
 
-    def describes(self, cut: int) -> dict:
-        """What the features at `cut` depend on, besides the images and the view."""
+    def describes(self, cut: int | None) -> dict:
+        """What features at `cut`, or rows (None), depend on, besides the images and the view."""
+        levels = [self.trunk.layers[level].name for level in cuts.levels(self.trunk)]
         return {
             "backbone": self.backbone.spec.name,
             "image_size": self.backbone.spec.image_size,
             "weights": self.backbone.digest,
-            "cut": self.trunk.layers[cut].name,
+            "cut": levels if cut is None else self.trunk.layers[cut].name,
             # Rounded to half precision in between, a derived entry is not bit for bit a direct one.
             "base_cut": self.trunk.layers[self.base_cut].name,
             "seed": self.seed,
@@ -85,41 +122,62 @@ class Features:
 
     @property
     def bytes_per_view(self) -> int:
-        one = int(np.prod(self._part.shape(self._cut))) * np.dtype(self._dtype).itemsize
-        return one * len(self._images.keys)
+        stored = self._part.columns(self._cut) is not None
+        one = self._part.row_length if stored else math.prod(self._part.shape(self._cut))
+        return one * np.dtype(self._dtype).itemsize * len(self._images.keys)
 
     def prepare(self, view: AnyView) -> None:
         """Makes the features of `view` now, if they are to be kept and are not there yet."""
         if self._store and view not in self._views:
-            self._views[view] = self._make(self._cut, view)
+            columns, view_of = self._part.columns(self._cut), self._views
+            view_of[view] = self._rows(view, columns) if columns else self._derived(view)
 
     def batch(self, view: AnyView, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
         if self._store is None:
-            of_batch = partial(self._part.from_pixels, self._cut, view, self._images)
-            return in_batches(of_batch, rows, BATCH_SIZE)
+            return in_batches(partial(self._streamed, view), rows, BATCH_SIZE)
         self.prepare(view)
-        return self._views[view][rows].astype(np.float32, copy=False)
+        found = self._views[view][rows].astype(np.float32, copy=False)
+        return found.reshape(len(rows), *self._part.shape(self._cut))
 
     def all(self, view: AnyView) -> np.ndarray:
         """Features of all images, float32 [N, ...]."""
         return self.batch(view, np.arange(len(self._images.keys)))
 
-    def _make(self, cut: int, view: AnyView) -> np.ndarray:
-        part, fixed = self._part, isinstance(view, View)
+    def _streamed(self, view: AnyView, rows: np.ndarray) -> np.ndarray:
+        part, cut = self._part, self._cut
+        if cut != part.levels:
+            return part.from_pixels(cut, view, self._images, rows)
+        return part.rows_from_pixels(view, self._images, rows)[:, part.columns(cut)]
 
+    def _rows(self, view: AnyView, columns: slice) -> np.ndarray:
+        make = partial(self._part.rows_from_pixels, view, self._images)
+        return self._stored(None, view, (self._part.row_length,), make)[:, columns]
+
+    def _derived(self, view: AnyView) -> np.ndarray:
+        def make(rows: np.ndarray) -> np.ndarray:
+            return part.base_to(cut)(base[rows].reshape(len(rows), *part.shape(part.base_cut)))
+
+        part, cut = self._part, self._cut
+        base = self._rows(view, part.columns(part.base_cut))
+        return self._stored(cut, view, part.shape(cut), make)
+
+    def _stored(
+        self,
+        cut: int | None,
+        view: AnyView,
+        shape: tuple[int, ...],
+        make: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
         def fill(out: np.ndarray) -> None:
-            base = None if cut == part.base_cut else self._make(part.base_cut, view)
             for start in range(0, len(out), BATCH_SIZE):
                 rows = np.arange(start, min(start + BATCH_SIZE, len(out)))
-                if base is None:
-                    out[rows] = part.from_pixels(cut, view, self._images, rows)
-                else:
-                    out[rows] = part.base_to(cut)(base[rows])
+                out[rows] = make(rows)
 
+        fixed = isinstance(view, View)
         named = asdict(view) if fixed else view
-        key = part.describes(cut) | {"view": named, "images": self._digest}
-        shape = (len(self._images.keys), *part.shape(cut))
+        key = self._part.describes(cut) | {"view": named, "images": self._digest}
         # Images are judged by fixed views: those keep full precision, so that the whole network
         # gives the same probabilities as its tail.
-        return self._store.get(key, shape, "float32" if fixed else self._dtype, fill)
+        dtype = "float32" if fixed else self._dtype
+        return self._store.get(key, (len(self._images.keys), *shape), dtype, fill)

@@ -77,7 +77,7 @@ class Workbench:
     @property
     def pool(self) -> int:
         """The cut that is the pooling: features there are vectors [N, C]."""
-        return len(self._part.trunk.layers) - 1
+        return self._part.pool
 
     def fit(
         self,
@@ -147,20 +147,22 @@ class Workbench:
         return self._under_all_views(learner, split, np.arange(len(self.splits[split].labels)))
 
     def fit_probes(self, folds: np.ndarray | None) -> list[Probe]:
-        """The study's probes on pooled features; `folds` as `baselines.fit_probes` takes them."""
+        """The study's probes on frozen features; `folds` as `baselines.fit_probes` takes them."""
         asked, valid = (self.asked_of_probes(split) for split in ("train", "valid"))
         learned, labels = self.learned_by_probes(), self.splits["train"].labels
         return fit_probes(self.config.probes, learned, labels, folds, asked, valid)
 
     def learned_by_probes(self) -> list[np.ndarray]:
-        """Pooled features of the training images, [N, C] a view: fixed ones, and augmented ones."""
+        """What probes read of the training images, [N, F] a view: fixed, and augmented ones."""
         fixed = [view for view in self.config.test_views if not view.mirrored]
         drawn = range(min(PROBE_VIEWS, self.config.views))
-        return [self.features("train", self.pool).all(view) for view in (*fixed, *drawn)]
+        features = self.features("train", self._part.levels)
+        return [features.all(view) for view in (*fixed, *drawn)]
 
     def asked_of_probes(self, split: str) -> list[np.ndarray]:
-        """Pooled features of a split, [n, C] a test-time view."""
-        return [self.features(split, self.pool).all(view) for view in self.config.test_views]
+        """What probes read of a split, [n, F] a test-time view."""
+        features = self.features(split, self._part.levels)
+        return [features.all(view) for view in self.config.test_views]
 
     def assemble(
         self,
@@ -223,8 +225,9 @@ class Workbench:
         needed = stored.bytes_per_view * (config.views + len(config.test_views))
         if store is None or store.fits(needed):
             return stored
+        name = self._part.trunk.layers[min(cut, self.pool)].name
         self._say(
-            f"features at {self._part.trunk.layers[cut].name} would take {needed / 1e9:.1f} GB, "
+            f"features at {name} would take {needed / 1e9:.1f} GB, "
             "more than the store may hold: training from pixels instead, slower"
         )
         return Features(self._part, cut, images, None, config.feature_dtype)

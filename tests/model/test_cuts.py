@@ -8,6 +8,7 @@ import pytest
 from experiments import densenet169 as densenet_study
 from experiments import mobilenetv2 as mobilenet_study
 from nutclf.model import cuts
+from nutclf.model.backbones import find_spec
 
 Dense = partial(keras.layers.Dense, 4)
 
@@ -74,6 +75,22 @@ def test_cut_points_are_those_worked_out_by_hand(graph, expected):
     model = keras.Model(x, graph(x))
     assert cuts.cut_points(model) == expected
     assert expected[-1] == len(model.layers) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mobilenetv2", ["out_relu", "block_13_expand_relu", "block_6_expand_relu"]),
+        ("densenet169", ["relu", "pool4_conv", "pool3_conv"]),
+        (
+            "efficientnetv2b0",
+            ["top_activation", "block6a_expand_activation", "block4a_expand_activation"],
+        ),
+    ],
+)
+def test_levels_are_the_last_maps_before_each_halving(name, expected):
+    model = find_spec(name).build()
+    assert [model.layers[cut].name for cut in cuts.levels(model)] == expected
 
 
 def test_a_layer_used_elsewhere_too_is_judged_by_this_model_alone():

@@ -75,19 +75,21 @@ def test_where_nothing_speaks_for_a_class_the_map_is_dark(pixels):
     assert found.max() == 0
 
 
-def test_the_models_that_are_saved_can_be_asked(tiny_backbone):
+@pytest.mark.parametrize("tuned", [True, False])
+def test_the_models_that_are_saved_can_be_asked(tiny_backbone, tuned):
     from nutclf.config import Ensemble, View
     from nutclf.model.network import Deployable, build_tail, without_probe
 
     tail = build_tail(cuts.trunk(tiny_backbone.model), 5, 0, 3, 0.5, 0)
     weights = {layer.name: layer.get_weights() for layer in tail.layers if layer.weights}
-    linear = np.ones((8, 3), np.float32), np.zeros(3, np.float32)
+    linear = np.eye(40, 3, dtype=np.float32), np.zeros(3, np.float32)
     ensemble = Ensemble((View(0.875), View()), "logistic regression", 0.5)
-    model = Deployable(tiny_backbone, 3).fill(weights, 0.5, ensemble, linear, 5)
+    model = Deployable(tiny_backbone, 3).fill(weights if tuned else {}, 0.5, ensemble, linear, 5)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     found = grad_cam(without_probe(model), images, np.array([0, 2]))
     assert found.shape == (2, 3, 3)
     assert np.isfinite(found).all()
+    assert tuned or found.max() == 1
 
 
 def test_a_model_without_maps_is_refused():

@@ -126,26 +126,31 @@ def test_the_filled_whole_answers_like_its_tail(prefix_of, trunk, pixels, deploy
 
 
 CROP, MIRRORED, FAR = View(0.875), View(0.78, mirrored=True), View(1.5)
+READ = {"out_relu": 1280, "block_13_expand_relu": 2 * 576, "block_6_expand_relu": 2 * 192}
 LINEAR = (
-    np.random.default_rng(3).normal(0, 0.05, (1280, CLASSES)).astype(np.float32),
+    np.random.default_rng(3).normal(0, 0.05, (sum(READ.values()), CLASSES)).astype(np.float32),
     np.random.default_rng(4).normal(0, 1, CLASSES).astype(np.float32),
 )
 
 
 @pytest.fixture(scope="module")
-def linear_answer(prefix_of, trunk):
+def linear_answer(trunk):
     """What the probe LINEAR says of pixels, by hand."""
-    pool = prefix_of(len(trunk.layers) - 1)
+    maps_of = keras.Model(trunk.input, [trunk.get_layer(name).output for name in READ])
 
     def answer(pixels):
-        logits = pool(pixels) @ LINEAR[0] + LINEAR[1]
+        last, *earlier = (np.asarray(maps) for maps in maps_of(pixels / np.float32(127.5) - 1))
+        read = [last.mean(axis=(1, 2))]
+        for maps in earlier:
+            read += [maps.mean(axis=(1, 2)), maps.std(axis=(1, 2))]
+        logits = np.concatenate(read, axis=1) @ LINEAR[0] + LINEAR[1]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
     return answer
 
 
-@pytest.mark.parametrize("n_unfrozen", [0, 4, 20])
+@pytest.mark.parametrize("n_unfrozen", [0, 4, 20, 56, 154])
 @pytest.mark.parametrize("views", [(CROP,), (View(), CROP, MIRRORED, FAR)])
 @pytest.mark.parametrize("weight", [0, 0.3])
 def test_views_and_blend_inside_the_graph_are_their_mean_outside(
@@ -167,7 +172,7 @@ def test_views_and_blend_inside_the_graph_are_their_mean_outside(
     np.testing.assert_allclose(predict(without_probe(whole), seen), plain, atol=ROUNDING)
 
 
-def test_a_probe_alone_is_the_backbone_and_one_dense_layer(
+def test_a_probe_alone_is_the_backbone_its_statistics_and_one_dense_layer(
     pixels, deployable, linear_answer, tmp_path
 ):
     whole = deployable.fill({}, ensemble=Ensemble((CROP,)), linear=LINEAR)

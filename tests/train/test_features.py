@@ -97,8 +97,25 @@ def test_a_derived_cut_is_made_from_the_base_that_others_share(
 ):
     Features(part, cut_of(4), images, feature_store, "float32").prepare(0)
     assert len(list(features_folder.glob("*.json"))) == 2
-    Features(part, cut_of(0), images, feature_store, "float32").prepare(0)
+    Features(part, cut_of(11), images, feature_store, "float32").prepare(0)
     assert len(list(features_folder.glob("*.json"))) == 3
+
+
+def test_one_pass_over_the_pixels_makes_the_base_and_all_that_probes_read(
+    part, images, feature_store, features_folder
+):
+    cuts_of_a_row = (part.base_cut, part.pool, part.levels)
+    stores = (feature_store, None)
+    (base, pooled, read), streamed = (
+        [Features(part, cut, images, store, "float32").all(0) for cut in cuts_of_a_row]
+        for store in stores
+    )
+    assert len(list(features_folder.glob("*.json"))) == 1
+    np.testing.assert_array_equal(read[:, : pooled.shape[1]], pooled)
+    np.testing.assert_allclose(pooled, part.base_to(part.pool)(base), atol=1e-5)
+    assert read.shape == (len(images.keys), 1280 + 2 * 576 + 2 * 192)
+    for ours, theirs in zip((base, pooled, read), streamed, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

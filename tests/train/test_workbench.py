@@ -122,10 +122,9 @@ def test_a_cached_fit_is_the_uncached_one(tiny_bench, features_folder):
     for name in ("train_loss", "valid_loss"):
         assert cached.history.best[name] == pytest.approx(uncached.history.best[name], abs=1e-4)
     np.testing.assert_allclose(cached.valid, uncached.valid, atol=1e-4)
-    # And only views that the fit saw were made: of three that may be drawn, pooled that of the
-    # warm-up, which is derived from the cut, at the cut that of the epoch;
-    # and the untouched valid split.
-    assert len(list(features_folder.glob("*.json"))) == 1 + 2 + 1
+    # And only views that the fit saw were made: of three that may be drawn that of the warm-up and
+    # that of the epoch; and the test-time views of the valid split.
+    assert len(list(features_folder.glob("*.json"))) == 2 + 1
 
 
 def test_a_fit_judges_the_images_that_it_held_out(tiny_bench):

@@ -74,6 +74,10 @@ class Workbench:
     def _deployable(self) -> network.Deployable:
         return network.Deployable(self.backbone, len(self.classes))
 
+    @cached_property
+    def _part_of_vectors(self) -> FrozenPart:
+        return FrozenPart(self.backbone, self.config.augmentation, self.config.seed, deepest=0)
+
     @property
     def pool(self) -> int:
         """The cut that is the pooling: features there are vectors [N, C]."""
@@ -221,10 +225,13 @@ class Workbench:
 
     def _open_features(self, images: Split, cut: int) -> Features:
         config, store = self.config, self._store
-        stored = Features(self._part, cut, images, store, config.feature_dtype)
-        needed = stored.bytes_per_view * (config.views + len(config.test_views))
-        if store is None or store.fits(needed):
-            return stored
+        # Vectors fit where the maps that a tail trains on do not: then they are kept alone.
+        parts = [self._part, *([self._part_of_vectors] if cut >= self.pool else [])]
+        for part in parts:
+            kept = Features(part, cut, images, store, config.feature_dtype)
+            needed = kept.bytes_per_view * (config.views + len(config.test_views))
+            if store is None or store.fits(needed):
+                return kept
         name = self._part.trunk.layers[min(cut, self.pool)].name
         self._say(
             f"features at {name} would take {needed / 1e9:.1f} GB, "

@@ -123,7 +123,7 @@ def test_a_cached_fit_is_the_uncached_one(tiny_bench, features_folder):
         assert cached.history.best[name] == pytest.approx(uncached.history.best[name], abs=1e-4)
     np.testing.assert_allclose(cached.valid, uncached.valid, atol=1e-4)
     # And only views that the fit saw were made: of three that may be drawn that of the warm-up and
-    # that of the epoch; and the test-time views of the valid split.
+    # that of the epoch; and the untouched valid split.
     assert len(list(features_folder.glob("*.json"))) == 2 + 1
 
 
@@ -160,6 +160,20 @@ def test_a_store_too_small_is_said_and_features_come_from_pixels(tiny_bench, tmp
     assert features.batch(0, np.arange(3)).shape[0] == 3
     assert "more than the store may hold: training from pixels instead" in said[0]
     assert not list(folder.iterdir())
+
+
+def test_vectors_are_kept_where_maps_are_too_large(tiny_bench, tmp_path, features_folder):
+    def pooled(store):
+        bench = tiny_bench(store, say=said.append)
+        return bench.features("train", bench.pool).all(0)
+
+    said, folder, whole = [], tmp_path / "small", FeatureStore(features_folder, 10**8)
+    small = pooled(FeatureStore(folder, 100_000))
+    assert len(list(folder.glob("*.npy"))) == 1
+    assert not said
+    np.testing.assert_allclose(small, pooled(whole), atol=1e-5)
+    sizes = [next(each.glob("*.npy")).stat().st_size for each in (folder, features_folder)]
+    assert sizes[0] < 100_000 / 7 < sizes[1]
 
 
 # 1 is a ReLU and so is 6, with no weights; 154 is the input; 155 layers there are not.

@@ -144,7 +144,7 @@ class Ensemble:
     Attributes:
       views: whose probabilities are averaged.
       probe: name of the linear model on the frozen network that answers too; "" for none.
-      weight: of the probe's probabilities, [0, 1); the network has the rest.
+      weight: of the probe's probabilities, [0, 1]; the network has the rest.
     """
 
     views: tuple[View, ...] = (WHOLE,)

@@ -14,7 +14,7 @@ from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.model import prefix
-from nutclf.model.network import predict, without_probe
+from nutclf.model.network import predict, probe_alone, without_probe
 from nutclf.model.prefix import Runner
 from nutclf.model.tta import look
 from nutclf.process import n_threads, native_messages_hidden
@@ -62,9 +62,12 @@ def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) ->
         file.write_bytes(converter.convert())
 
 
-def portable(whole: keras.Model, view: View) -> keras.Model:
-    """The part of a model that goes to a phone: one view and no probe, from square to answer."""
-    network = without_probe(whole)
+def portable(whole: keras.Model, view: View, by: str = "network") -> keras.Model:
+    """The part of a model that goes to a phone: one view, from square to answer.
+
+    `by` is what answers: the network without its probe, or the "probe" on the frozen network.
+    """
+    network = probe_alone(whole) if by == "probe" else without_probe(whole)
     squares = keras.Input(network.input_shape[1:], name="squares")
     return keras.Model(squares, network(look(squares, view)), name="portable")
 
@@ -155,9 +158,10 @@ def export_champion(
             f"have {fingerprint[:12]}; give its own data with DATA=."
         )
     metadata = load_metadata(store, uri)
-    model = portable(load_model(store, uri), View(**metadata.get("one_view", {})))
+    view, by = View(**metadata.get("one_view", {})), metadata.get("one_view_by", "network")
+    model = portable(load_model(store, uri), view, by)
     size, stem = metadata["image_size"], f"{name}-v{version.version}"
-    kept = ("classes", "image_size", "temperature", "threshold", "one_view")
+    kept = ("classes", "image_size", "temperature", "threshold", "one_view", "one_view_by")
     entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
     facts = {key: metadata[key] for key in kept if key in metadata} | entry
     try:

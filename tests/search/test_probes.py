@@ -65,6 +65,7 @@ def test_a_trial_may_answer_together_with_a_probe_and_says_how(probed):
     metadata = load_metadata(store, model_uri(store.client(), run))
     assert metadata["ensemble"] == run.data.params["ensemble"]
     assert View(**metadata["one_view"]) in (View(), View(0.875))
+    assert metadata["one_view_by"] in ("network", "probe")
     metrics = run.data.metrics
     assert {"cv_accuracy", "cv_accuracy_one_view", "cv_accuracy_whole"} <= metrics.keys()
 
@@ -83,6 +84,11 @@ def test_a_trial_is_raced_against_a_probe_with_that_probe_beside_it(
     while (ended := run_trial(study)).number < n_trials - 1:
         pass
     assert ended.state == "COMPLETE", ended
+    run = runs_of(study, "trial")[-1]
+    # So of one view, which is what a phone gets, it is the probe that answers.
+    assert load_metadata(store, model_uri(store.client(), run))["one_view_by"] == "probe"
+    single = float(run.data.metrics["cv_accuracy_one_view"])
+    assert single > run.data.metrics["cv_accuracy_whole"] + 0.2
 
 
 def test_probes_are_recorded_once_and_what_is_recorded_leads_the_next_sweep(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from nutclf.config import View
+from nutclf.config import Ensemble, View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
-from nutclf.model.network import predict
+from nutclf.model.network import Deployable, of_one_view, predict
 from nutclf.serve import export
 from nutclf.serve.export import compare, export_champion
 from nutclf.track.registry import CHAMPION, Registry
@@ -17,9 +17,16 @@ from nutclf.track.registry import CHAMPION, Registry
 SIDE = 32
 
 
-@pytest.fixture(scope="module")
-def network(tiny_whole):
-    return export.portable(tiny_whole, View(0.875))
+@pytest.fixture(scope="module", params=["network", "probe"])
+def network(request, tiny_whole, tiny_backbone):
+    if request.param == "network":
+        return export.portable(tiny_whole, View(0.875))
+    linear = np.random.default_rng(0).normal(0, 1, (40, 3)).astype(np.float32), np.zeros(3)
+    head = ("hidden", "probabilities")
+    tail = {name: of_one_view(tiny_whole).get_layer(name).get_weights() for name in head}
+    blended = Ensemble((View(),), "logistic regression", 0.5)
+    whole = Deployable(tiny_backbone, 3).fill(tail, 0.5, blended, linear, 5)
+    return export.portable(whole, View(0.875), "probe")
 
 
 @pytest.fixture(scope="module")

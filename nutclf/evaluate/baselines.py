@@ -40,7 +40,7 @@ _LINEAR: dict[str, Callable[[], BaseEstimator]] = {
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear model on pooled features, softmax(x @ kernel + bias), and what it says."""
+    """A linear model on frozen features, softmax(x @ kernel + bias), and what it says."""
 
     name: str
     kernel: np.ndarray  # float32 [F, C], fitted to all training images, as is the bias [C]

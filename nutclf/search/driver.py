@@ -212,10 +212,9 @@ class Driver:
         self._live: list[LiveTrial] = []  # the earliest first
         self._out: list[Future] = []
         self._failed_in_a_row, self._last = 0, ""
-        self._started, self._done_before = time.perf_counter(), n_done(study.optuna)
 
     def fit_probes(self) -> None:
-        """Fits the probes, which takes seconds; each is recorded in a run of its own, once.
+        """Fits the probes, seconds each once their features are there; each is recorded once.
 
         The best of what is recorded, trials of earlier sweeps too, leads the race.
         """
@@ -223,6 +222,10 @@ class Driver:
         if not config.probes or self._is_late():
             return
         recorded = runs.recorded_probes(study.run)
+        if not recorded:
+            self._say(
+                "First linear models: features of all images are made and kept for the trials."
+            )
         study.probes = self._result_of(ProbeJob(study.setting))
         for probe in study.probes:
             if probe.name in recorded:
@@ -244,6 +247,7 @@ class Driver:
 
     def run_trials(self, n_trials: int) -> None:
         """Begins trials while results are missing, and takes each job's result to its trial."""
+        self._started, self._done_before = time.perf_counter(), n_done(self._study.optuna)
         try:
             while True:
                 self._employ(n_trials)

@@ -45,7 +45,8 @@ def test_each_probe_is_a_finished_run_with_its_figures_and_a_model(probed):
     store, study, said = probed
     runs = runs_of(study, "probe")
     assert [run.data.params["probe"] for run in runs] == list(PROBES)
-    for run, line in zip(runs, said, strict=False):
+    assert said[0].startswith("First linear models")
+    for run, line in zip(runs, said[1:], strict=False):
         table = stored_predictions(Run(store.client(), run.info.run_id), "cv")
         accuracy = (table["y_true"] == table["y_pred"]).mean()
         assert run.info.status == "FINISHED"

@@ -8,7 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from PIL import Image
 
 from nutclf.data.source import DataSource
 from nutclf.errors import UserError
+from nutclf.process import signals_deferred
 from nutclf.track.store import Store, user_name
 
 MAX_METRIC_NAME = 250  # characters, MLflow's
@@ -87,19 +88,26 @@ class Run:
     def params(self, params: Mapping[str, object]) -> None:
         """Logs parameters; None becomes "None"."""
         rows = [Param(key, str(value)) for key, value in params.items()]
-        self.client.log_batch(self.run_id, params=rows)
+        self._log(params=rows)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs finite numbers, all or none, under names that MLflow takes, see `_metric_names`."""
         now = int(time.time() * 1000)
         values = zip(_metric_names(metrics), metrics.values(), strict=True)
         rows = [Metric(name, float(value), now, step) for name, value in values]
-        self.client.log_batch(self.run_id, metrics=rows)
+        self._log(metrics=rows)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Sets tags; long values are cut: MLflow refuses more than 8000 characters."""
         rows = [RunTag(key, str(value)[:4000]) for key, value in tags.items()]
-        self.client.log_batch(self.run_id, tags=rows)
+        self._log(tags=rows)
+
+    def _log(self, **rows: list) -> None:
+        # A signal within SQLite's transaction leaves its file locked: nothing could be closed then.
+        # A server may be away for minutes, and holds no lock of ours.
+        is_remote = self.client.tracking_uri.startswith("http")
+        with nullcontext() if is_remote else signals_deferred():
+            self.client.log_batch(self.run_id, **rows)
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:

@@ -35,8 +35,8 @@ class FrozenPart:
     """The frozen network of one study: pixels to any cut, each graph traced once.
 
     One pass over the pixels of a view makes a row of each image: its features at the base cut,
-    flat, and behind them those of all levels, which probes read and which the pooled ones lead.
-    `levels` asks for these where a cut is asked for.
+    flat, then what probes read of all levels, of which the pooled last maps come first. Where a cut
+    is asked for, `levels` stands for that.
 
     Args:
       backbone: its weights are read, never changed.

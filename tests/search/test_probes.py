@@ -143,5 +143,5 @@ def test_under_the_published_protocol_probes_are_judged_by_the_valid_split(
     runs = runs_of(study, "probe")
     assert len(runs) == 3
     assert all("cv_accuracy" not in run.data.metrics for run in runs)
-    assert said[0].startswith("probe logistic regression: best_valid_loss ")
+    assert said[1].startswith("probe logistic regression: best_valid_loss ")
     assert study.leader is None, "epochs are raced against the median"

@@ -4,7 +4,7 @@ from itertools import accumulate, pairwise
 
 import keras
 
-LEVELS = 3
+LEVELS = 3  # that a probe reads; a fourth brought nothing more, see docs/results.md
 
 
 def trunk(backbone: keras.Model) -> keras.Model:

@@ -50,6 +50,7 @@ class FrozenPart:
         self.trunk = cuts.trunk(backbone.model)
         self.base_cut = cuts.cut_for_depth(self.trunk, deepest)
         self.pool, self.levels = len(self.trunk.layers) - 1, len(self.trunk.layers)
+        self._level_layers = [self.trunk.layers[level] for level in cuts.levels(self.trunk)]
         self._augmenter = Augmenter(augmentation, backbone.spec.image_size, seed)
         self._pixels_to = cache(partial(pixels_to_cut, backbone.spec, self.trunk))
         self.base_to = cache(partial(cut_to_cut, self.trunk, self.base_cut))
@@ -57,8 +58,8 @@ class FrozenPart:
     def shape(self, cut: int) -> tuple[int, ...]:
         """Of the features of one image at `cut`."""
         if cut == self.levels:
-            maps = [self.trunk.layers[level].output.shape[-1] for level in cuts.levels(self.trunk)]
-            return (maps[0] + 2 * sum(maps[1:]),)
+            last, *earlier = (layer.output.shape[-1] for layer in self._level_layers)
+            return (last + 2 * sum(earlier),)
         return tuple(self.trunk.layers[cut].output.shape[1:])
 
     def columns(self, cut: int) -> slice | None:
@@ -69,6 +70,7 @@ class FrozenPart:
 
     @property
     def row_length(self) -> int:
+        """Numbers that are kept of one image."""
         return math.prod(self.shape(self.base_cut)) + self.shape(self.levels)[0]
 
     def from_pixels(self, cut: int, view: AnyView, images: Split, rows: np.ndarray) -> np.ndarray:
@@ -91,7 +93,7 @@ class FrozenPart:
 
     def describes(self, cut: int | None) -> dict:
         """What features at `cut`, or rows (None), depend on, besides the images and the view."""
-        levels = [self.trunk.layers[level].name for level in cuts.levels(self.trunk)]
+        levels = [layer.name for layer in self._level_layers]
         return {
             "backbone": self.backbone.spec.name,
             "image_size": self.backbone.spec.image_size,
@@ -129,8 +131,9 @@ class Features:
     def prepare(self, view: AnyView) -> None:
         """Makes the features of `view` now, if they are to be kept and are not there yet."""
         if self._store and view not in self._views:
-            columns, view_of = self._part.columns(self._cut), self._views
-            view_of[view] = self._rows(view, columns) if columns else self._derived(view)
+            columns = self._part.columns(self._cut)
+            made = self._rows(view, columns) if columns else self._derived(view)
+            self._views[view] = made
 
     def batch(self, view: AnyView, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""

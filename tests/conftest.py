@@ -6,6 +6,7 @@ Heavy libraries are imported inside the fixtures that need them: most tests need
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -397,6 +398,29 @@ def ui_at(answers_at):
             assert process.wait(30) == 143
 
     return ui_at
+
+
+@pytest.fixture
+def struck():
+    """Ctrl-C as soon as the database has done a statement that begins so, before it is kept."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    @contextmanager
+    def strike(beginning: str) -> Iterator[None]:
+        def after(connection, cursor, statement, *rest):
+            if statement.startswith(beginning):
+                signal.raise_signal(signal.SIGINT)
+
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        event.listen(Engine, "after_cursor_execute", after)
+        try:
+            yield
+        finally:
+            event.remove(Engine, "after_cursor_execute", after)
+            signal.signal(signal.SIGINT, before)
+
+    return strike
 
 
 @pytest.fixture(scope="session")

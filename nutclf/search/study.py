@@ -1,7 +1,9 @@
 """The Optuna study: opened, made, widened, or refused when it is another than was asked for."""
 
 import dataclasses
+import functools
 import hashlib
+import inspect
 import json
 
 import optuna
@@ -10,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nutclf.config import RANGES, WHOLE, Recipe, SearchSpace, StudyConfig
 from nutclf.errors import UserError
+from nutclf.process import signals_deferred
 from nutclf.track.postgres import CONNECT, is_postgres
 from nutclf.track.store import BUSY_S, Store, lock_tables, make_whole, sqlite_file
 from nutclf.track.trial_log import flatten
@@ -98,12 +101,34 @@ def find_study(store: Store, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=open_storage(store.optuna_url))
 
 
+class _Storage(optuna.storages.RDBStorage):
+    """Optuna's records; a signal is heard once the call of theirs that it fell into is whole.
+
+    Within, it would leave SQLite's file locked, or psycopg's connection in a query: that error
+    would then stand for the signal (3 of 600 times).
+    """
+
+
+def _whole(method):
+    @functools.wraps(method)
+    def whole(*args, **kwargs):
+        with signals_deferred():
+            return method(*args, **kwargs)
+
+    return whole
+
+
+for _name, _method in vars(optuna.storages.RDBStorage).items():
+    if inspect.isfunction(_method) and not _name.startswith("__"):
+        setattr(_Storage, _name, _whole(_method))
+
+
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's records, in a database where others may be writing."""
     how = {"connect_args": {"timeout": BUSY_S}} if sqlite_file(url) else {}
     if is_postgres(url):  # connections of before a restart are replaced
         how = {"pool_pre_ping": True, "connect_args": CONNECT}
-    return optuna.storages.RDBStorage(url, how)
+    return _Storage(url, how)
 
 
 def sampler_for(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from sqlalchemy.engine import make_url
 
 from nutclf.errors import UserError
+from nutclf.process import signals_deferred
 
 # A dead peer is noticed within a minute, and one that is away within 5 s.
 CONNECT = {
@@ -93,7 +94,7 @@ class AdvisoryLock:
         """
         import psycopg
 
-        with suppress(psycopg.Error):
+        with suppress(psycopg.Error), signals_deferred():
             self._connection.execute("SELECT 1")
             return False
         deadline, self._connection = time.monotonic() + _RETURN_S, None

@@ -8,7 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -88,26 +88,28 @@ class Run:
     def params(self, params: Mapping[str, object]) -> None:
         """Logs parameters; None becomes "None"."""
         rows = [Param(key, str(value)) for key, value in params.items()]
-        self._log(params=rows)
+        with self._whole():
+            self.client.log_batch(self.run_id, params=rows)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs finite numbers, all or none, under names that MLflow takes, see `_metric_names`."""
         now = int(time.time() * 1000)
         values = zip(_metric_names(metrics), metrics.values(), strict=True)
         rows = [Metric(name, float(value), now, step) for name, value in values]
-        self._log(metrics=rows)
+        with self._whole():
+            self.client.log_batch(self.run_id, metrics=rows)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Sets tags; long values are cut: MLflow refuses more than 8000 characters."""
         rows = [RunTag(key, str(value)[:4000]) for key, value in tags.items()]
-        self._log(tags=rows)
+        with self._whole():
+            self.client.log_batch(self.run_id, tags=rows)
 
-    def _log(self, **rows: list) -> None:
+    def _whole(self) -> AbstractContextManager:
         # A signal within SQLite's transaction leaves its file locked: nothing could be closed then.
         # A server may be away for minutes, and holds no lock of ours.
         is_remote = self.client.tracking_uri.startswith("http")
-        with nullcontext() if is_remote else signals_deferred():
-            self.client.log_batch(self.run_id, **rows)
+        return nullcontext() if is_remote else signals_deferred()
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
@@ -142,7 +144,8 @@ class Run:
         self.close(STATUS[state])
 
     def close(self, status: str) -> None:
-        self.client.set_terminated(self.run_id, status)
+        with self._whole():
+            self.client.set_terminated(self.run_id, status)
 
 
 WITH_A_MODEL = "tags.kind != 'study' AND tags.kind != 'seed'"

@@ -243,3 +243,12 @@ def test_the_signature_is_text_that_a_person_can_read(store):
     assert {field.name for field in dataclasses.fields(SearchSpace)} <= {
         key.removeprefix("space.") for key in kept
     }
+
+
+def test_a_signal_within_a_call_of_optunas_is_heard_once_the_call_is_whole(store, struck):
+    """Seen in CI: Ctrl-C broke the connection within a query, which was told as a server away."""
+    study, _ = open_study(store, CONFIG, FACTS)
+    trial = study.ask()
+    with pytest.raises(KeyboardInterrupt), struck("INSERT INTO trial_values"):
+        study.tell(trial, 0.5)
+    assert study.best_value == 0.5

@@ -295,8 +295,7 @@ def export(
     check_format(to)  # told before any data are fetched
     source = _find_data(data, corrections)
     records, fingerprint = _open_store(store), source.data.fingerprint
-    for found in export_champion(records, model, to, out, _splits_of(source), fingerprint):
-        _say(found.line())
+    export_champion(records, model, to, out, _splits_of(source), fingerprint, _say)
 
 
 @app.command()

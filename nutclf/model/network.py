@@ -189,18 +189,11 @@ def of_one_view(whole: keras.Model) -> keras.Model:
 
 
 def without_probe(whole: keras.Model) -> keras.Model:
-    """The network of one view, without the probe that it is blended with."""
+    """The network of one view, without a probe beside it; a probe may be all there is."""
     network = of_one_view(whole)
     names = [layer.name for layer in network.layers]
-    if HEAD_LAYERS[-1] not in names:  # a probe may be all there is
-        return probe_alone(whole)
-    return keras.Model(network.input, network.get_layer(HEAD_LAYERS[-1]).output)
-
-
-def probe_alone(whole: keras.Model) -> keras.Model:
-    """The frozen network of one view, with the probe that a whole has."""
-    network = of_one_view(whole)
-    return keras.Model(network.input, network.get_layer("probe").output)
+    answering = HEAD_LAYERS[-1] if HEAD_LAYERS[-1] in names else "probe"
+    return keras.Model(network.input, network.get_layer(answering).output)
 
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 16) -> np.ndarray:

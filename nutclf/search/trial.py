@@ -12,7 +12,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from nutclf.config import PLAIN, Ensemble, Recipe, StudyConfig
+from nutclf.config import PLAIN, WHOLE, Ensemble, Recipe, StudyConfig, View
 from nutclf.errors import UserError, says_no_room
 from nutclf.evaluate.baselines import Probe
 from nutclf.evaluate.ensembles import Answers, choose
@@ -148,7 +148,7 @@ class Judged:
     metrics: dict[str, float] = field(default_factory=dict)
     table: pd.DataFrame | None = None  # their predictions
     ensemble: Ensemble = PLAIN  # that was chosen
-    one_view: Ensemble = PLAIN  # the best model of one view: the network, or its probe, alone
+    one_view: View = WHOLE  # that suits the network best where it answers alone
 
 
 def trial_steps(fits: Fits) -> Steps:
@@ -189,8 +189,7 @@ def _model(
         trial_log.log_curves(run, history)
     metadata = study.data.model_metadata(study.config.backbone, study.image_size)
     if judged.table is not None:
-        (view,), by = judged.one_view.views, "probe" if judged.one_view.probe else "network"
-        metadata |= {"ensemble": str(ensemble), "one_view": asdict(view), "one_view_by": by}
+        metadata |= {"ensemble": str(ensemble), "one_view": asdict(judged.one_view)}
     trial_log.log_model_of(run, assembled, valid, judged.table, metadata)
     if judged.table is not None:
         study.leads(metrics["cv_accuracy"], judged.table, ensemble)
@@ -237,10 +236,8 @@ def _judge(study: OpenStudy, run: Run, held_out: Answers) -> Judged:
     folds, labels = rows["fold"].to_numpy(), rows["label"].to_numpy()
     ensembles = held_out.possible(config.ensembles)
     y_prob, ensemble = choose(held_out, ensembles, labels, folds)
-    views = [e.views for e in ensembles if len(e.views) == 1 and not e.probe] or [PLAIN.views]
-    parts = [("", 0.0), *([(ensemble.probe, 1.0)] if ensemble.probe else [])]
-    single = [Ensemble(each, *part) for part in parts for each in views]
-    of_one, best = choose(held_out, single, labels, folds)
+    single = [each for each in ensembles if len(each.views) == 1 and not each.probe] or [PLAIN]
+    of_one, alone = choose(held_out, single, labels, folds)
     others = {
         "cv_accuracy_one_view": float(np.mean(of_one.argmax(axis=1) == labels)),
         "cv_accuracy_whole": float(np.mean(held_out.network[0].argmax(axis=1) == labels)),
@@ -251,7 +248,7 @@ def _judge(study: OpenStudy, run: Run, held_out: Answers) -> Judged:
     accuracies = [float(right[folds == fold].mean()) for fold in range(folds.max() + 1)]
     table = study.table("train", y_prob)
     metrics = trial_log.log_cross_validation(run, table, classes, accuracies) | others
-    return Judged(metrics, table, ensemble, best)
+    return Judged(metrics, table, ensemble, *alone.views)
 
 
 def _race(fits: Fits, fold: int, held_out: Answers, judged: np.ndarray, labels: np.ndarray) -> None:

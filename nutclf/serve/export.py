@@ -1,7 +1,7 @@
 """The champion as files for phones and other runtimes, compared with the network itself."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,25 +9,28 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 
 from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.model import prefix
-from nutclf.model.network import predict, probe_alone, without_probe
+from nutclf.model.network import predict, without_probe
 from nutclf.model.prefix import Runner
 from nutclf.model.tta import look
 from nutclf.process import n_threads, native_messages_hidden
 from nutclf.serve.answers import champion_uri
 from nutclf.track.models import LoadSplit, load_metadata, load_model
 from nutclf.track.promotion import open_test
-from nutclf.track.registry import CHAMPION, Registry
-from nutclf.track.runs import Run, write_json
+from nutclf.track.registry import CHAMPION, Registry, model_uri
+from nutclf.track.runs import Run, quoted, write_json
 from nutclf.track.store import Store
 
 # Tried with the pinned TensorFlow. 100 MB that only this needs, hence not among the requirements.
 ONNX_PACKAGES = {"onnx": "1.23.2", "tf2onnx": "1.17.0", "onnxruntime": "1.32.0"}
 _CALIBRATED_ON = 200  # training photographs that int8 takes its ranges from
+ONE_VIEW = "cv_accuracy_one_view"
 _TIMED = 50  # photographs whose times count; earlier ones warm up
 
 FORMATS = {  # by format: what its files are called among the metrics, and how their names end
@@ -62,12 +65,9 @@ def write(kind: str, model: keras.Model, file: Path, calibration: np.ndarray) ->
         file.write_bytes(converter.convert())
 
 
-def portable(whole: keras.Model, view: View, by: str = "network") -> keras.Model:
-    """The part of a model that goes to a phone: one view, from square to answer.
-
-    `by` is what answers: the network without its probe, or the "probe" on the frozen network.
-    """
-    network = probe_alone(whole) if by == "probe" else without_probe(whole)
+def portable(whole: keras.Model, view: View) -> keras.Model:
+    """The part of a model that goes to a phone: one view and no blend, from square to answer."""
+    network = without_probe(whole)
     squares = keras.Input(network.input_shape[1:], name="squares")
     return keras.Model(squares, network(look(squares, view)), name="portable")
 
@@ -139,31 +139,53 @@ def compare(
     return Exported(file, same["test"], same["valid"], difference, milliseconds)
 
 
-def export_champion(
-    store: Store, name: str, to: str, folder: Path, load_split: LoadSplit, fingerprint: str
-) -> list[Exported]:
-    """Writes the champion's files in one of `FORMATS`, measures them, and logs both on its run.
+def best_of_one_view(client: MlflowClient, champion: MlflowRun) -> MlflowRun:
+    """The champion, or the probe of its study that has more held-out images right with one view."""
+    query = f"tags.study_name = {quoted(champion.data.tags['study_name'])}"
+    query += " AND tags.kind = 'probe' AND attributes.status = 'FINISHED'"
+    probes = client.search_runs([champion.info.experiment_id], query)
+    return max([champion, *probes], key=lambda run: run.data.metrics.get(ONE_VIEW, 0))
 
-    The test split's photographs are opened, and the opening counted; its labels are not used.
-    Raises `UserError`: no such format, its packages are missing, no champion, data of another
-    `fingerprint` than it was trained on, or a folder that cannot be written.
+
+def export_champion(
+    store: Store,
+    name: str,
+    to: str,
+    folder: Path,
+    load_split: LoadSplit,
+    fingerprint: str,
+    say: Callable[[str], None],
+) -> list[Exported]:
+    """Writes the champion for phones, in one of `FORMATS`; measures the files, and logs both.
+
+    They are of one view, see `best_of_one_view`, and stay with the champion's run. The test split's
+    photographs are opened, and the opening counted; its labels are not used. Raises `UserError`: no
+    such format, its packages are missing, no champion, data of another `fingerprint` than it was
+    trained on, or a folder that cannot be written.
     """
     check_format(to)
     uri, version = champion_uri(store, name), Registry(store.client(), name).at(CHAMPION)
     run = Run(store.client(), version.run_id)
-    seen = run.client.get_run(run.run_id).data.tags["data_fingerprint"]
+    champion = run.client.get_run(run.run_id)
+    seen = champion.data.tags["data_fingerprint"]
     if seen != fingerprint:
         raise UserError(
             f"The champion of {name!r} was trained on data with fingerprint {seen[:12]}, and these "
             f"have {fingerprint[:12]}; give its own data with DATA=."
         )
+    best = best_of_one_view(run.client, champion)
+    uri = uri if best is champion else model_uri(run.client, best)
     metadata = load_metadata(store, uri)
-    view, by = View(**metadata.get("one_view", {})), metadata.get("one_view_by", "network")
-    model = portable(load_model(store, uri), view, by)
+    view = View(**metadata.get("one_view", {}))
+    model = portable(load_model(store, uri), view)
+    share = best.data.metrics.get(ONE_VIEW)  # judged on the valid split, none has it
+    judged = "" if share is None else f", {share:.3f} cross-validated"
+    say(f"One view ({view}) and no blend: {best.info.run_name}{judged}")
     size, stem = metadata["image_size"], f"{name}-v{version.version}"
-    kept = ("classes", "image_size", "temperature", "threshold", "one_view", "one_view_by")
+    kept = ("classes", "image_size", "temperature", "threshold", "one_view")
     entry = {"pixels": "RGB, 0 to 255, [1, S, S, 3]; centred square, resized with antialiasing"}
     facts = {key: metadata[key] for key in kept if key in metadata} | entry
+    facts["model"] = best.info.run_name
     try:
         write_json(folder / f"{stem}.json", facts)
     except OSError as error:
@@ -187,6 +209,7 @@ def export_champion(
             f"export_{kind}_ms": found.milliseconds,
         }
         run.metrics(figures)
+        say(found.line())
         exported.append(found)
     for file in (folder / f"{stem}.json", *(each.file for each in exported)):
         run.client.log_artifact(run.run_id, str(file), "export")

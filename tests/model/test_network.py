@@ -15,7 +15,6 @@ from nutclf.model.network import (
     of_one_view,
     parameter_counts,
     predict,
-    probe_alone,
     without_probe,
 )
 from nutclf.model.tta import look
@@ -171,9 +170,6 @@ def test_views_and_blend_inside_the_graph_are_their_mean_outside(
     np.testing.assert_allclose(predict(whole, pixels), expected, atol=ROUNDING)
     plain = predict(tail, prefix_of(cut)(pixels))
     np.testing.assert_allclose(predict(without_probe(whole), seen), plain, atol=ROUNDING)
-    if weight:
-        said = predict(probe_alone(whole), seen)
-        np.testing.assert_allclose(said, linear_answer(pixels), atol=ROUNDING)
 
 
 def test_a_probe_alone_is_the_backbone_its_statistics_and_one_dense_layer(

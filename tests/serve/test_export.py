@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from nutclf.config import Ensemble, View
+from nutclf.config import View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
-from nutclf.model.network import Deployable, of_one_view, predict
+from nutclf.model.network import Deployable, predict
 from nutclf.serve import export
 from nutclf.serve.export import compare, export_champion
 from nutclf.track.registry import CHAMPION, Registry
@@ -19,14 +19,11 @@ SIDE = 32
 
 @pytest.fixture(scope="module", params=["network", "probe"])
 def network(request, tiny_whole, tiny_backbone):
-    if request.param == "network":
-        return export.portable(tiny_whole, View(0.875))
-    linear = np.random.default_rng(0).normal(0, 1, (40, 3)).astype(np.float32), np.zeros(3)
-    head = ("hidden", "probabilities")
-    tail = {name: of_one_view(tiny_whole).get_layer(name).get_weights() for name in head}
-    blended = Ensemble((View(),), "logistic regression", 0.5)
-    whole = Deployable(tiny_backbone, 3).fill(tail, 0.5, blended, linear, 5)
-    return export.portable(whole, View(0.875), "probe")
+    whole = tiny_whole
+    if request.param == "probe":
+        linear = np.random.default_rng(0).normal(0, 1, (40, 3)).astype(np.float32), np.zeros(3)
+        whole = Deployable(tiny_backbone, 3).fill({}, linear=linear)
+    return export.portable(whole, View(0.875))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +116,10 @@ def test_files_figures_and_the_opening_are_on_the_champions_run(kept, tmp_path, 
 
     before, out = run_of(kept).data.tags, tmp_path / "exports"
     fingerprint = before["data_fingerprint"]
-    floats, ints = export_champion(kept, "nutclf", "litert", out, Unlabelled, fingerprint)
+    said = []
+    floats, ints = export_champion(
+        kept, "nutclf", "litert", out, Unlabelled, fingerprint, said.append
+    )
     run = run_of(kept)
     assert int(run.data.tags["test_openings"]) == int(before["test_openings"]) + 1
     names = {"nutclf-v1-float.tflite", "nutclf-v1-int8.tflite", "nutclf-v1.json"}
@@ -137,11 +137,13 @@ def test_files_figures_and_the_opening_are_on_the_champions_run(kept, tmp_path, 
     assert facts["classes"] == ["almonds", "pecans", "walnuts"]
     assert facts["image_size"] == 32
     assert facts["temperature"] > 0
+    assert facts["model"] == run.info.run_name
+    assert said == [f"One view (1) and no blend: {run.info.run_name}", floats.line(), ints.line()]
 
 
 def test_other_data_than_the_champions_are_refused_before_they_are_read(kept, tmp_path):
     with pytest.raises(UserError, match=r"was trained on data with fingerprint .* DATA="):
-        export_champion(kept, "nutclf", "litert", tmp_path / "out", None, "f" * 64)
+        export_champion(kept, "nutclf", "litert", tmp_path / "out", None, "f" * 64, print)
     assert not (tmp_path / "out").exists()
 
 
@@ -149,4 +151,4 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_data_are_read(kept, 
     (tmp_path / "file").write_text("")
     fingerprint = run_of(kept).data.tags["data_fingerprint"]
     with pytest.raises(UserError, match=r"cannot be written .*OUT="):
-        export_champion(kept, "nutclf", "litert", tmp_path / "file", None, fingerprint)
+        export_champion(kept, "nutclf", "litert", tmp_path / "file", None, fingerprint, print)

@@ -1,7 +1,6 @@
 """The Optuna study: opened, made, widened, or refused when it is another than was asked for."""
 
 import dataclasses
-import functools
 import hashlib
 import inspect
 import json
@@ -109,18 +108,9 @@ class _Storage(optuna.storages.RDBStorage):
     """
 
 
-def _whole(method):
-    @functools.wraps(method)
-    def whole(*args, **kwargs):
-        with signals_deferred():
-            return method(*args, **kwargs)
-
-    return whole
-
-
 for _name, _method in vars(optuna.storages.RDBStorage).items():
     if inspect.isfunction(_method) and not _name.startswith("__"):
-        setattr(_Storage, _name, _whole(_method))
+        setattr(_Storage, _name, signals_deferred()(_method))
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

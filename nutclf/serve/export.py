@@ -12,7 +12,7 @@ import tensorflow as tf
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from nutclf.config import View
+from nutclf.config import Objective, View
 from nutclf.errors import UserError
 from nutclf.evaluate.intervals import Rate
 from nutclf.model import prefix
@@ -23,15 +23,15 @@ from nutclf.process import n_threads, native_messages_hidden
 from nutclf.serve.answers import champion_uri
 from nutclf.track.models import LoadSplit, load_metadata, load_model
 from nutclf.track.promotion import open_test
-from nutclf.track.registry import CHAMPION, Registry, model_uri
-from nutclf.track.runs import Run, quoted, write_json
+from nutclf.track.registry import CHAMPION, Registry, best_run, model_uri
+from nutclf.track.runs import Run, write_json
 from nutclf.track.store import Store
 
 # Tried with the pinned TensorFlow. 100 MB that only this needs, hence not among the requirements.
 ONNX_PACKAGES = {"onnx": "1.23.2", "tf2onnx": "1.17.0", "onnxruntime": "1.32.0"}
 _CALIBRATED_ON = 200  # training photographs that int8 takes its ranges from
-ONE_VIEW = "cv_accuracy_one_view"
 _TIMED = 50  # photographs whose times count; earlier ones warm up
+_ONE_VIEW = Objective("cv_accuracy_one_view", "maximize")
 
 FORMATS = {  # by format: what its files are called among the metrics, and how their names end
     "litert": {"litert_float": "-float.tflite", "litert_int8": "-int8.tflite"},
@@ -141,10 +141,11 @@ def compare(
 
 def best_of_one_view(client: MlflowClient, champion: MlflowRun) -> MlflowRun:
     """The champion, or the probe of its study that has more held-out images right with one view."""
-    query = f"tags.study_name = {quoted(champion.data.tags['study_name'])}"
-    query += " AND tags.kind = 'probe' AND attributes.status = 'FINISHED'"
-    probes = client.search_runs([champion.info.experiment_id], query)
-    return max([champion, *probes], key=lambda run: run.data.metrics.get(ONE_VIEW, 0))
+    where, study = champion.info.experiment_id, champion.data.tags["study_name"]
+    probe = best_run(client, where, study, _ONE_VIEW, "probe")
+    # Of equal ones the champion; where all were judged on the valid split none has the metric.
+    runs = [champion] if probe is None else [champion, probe]
+    return max(runs, key=lambda run: run.data.metrics.get(_ONE_VIEW.metric, 0))
 
 
 def export_champion(
@@ -178,7 +179,7 @@ def export_champion(
     metadata = load_metadata(store, uri)
     view = View(**metadata.get("one_view", {}))
     model = portable(load_model(store, uri), view)
-    share = best.data.metrics.get(ONE_VIEW)  # judged on the valid split, none has it
+    share = best.data.metrics.get(_ONE_VIEW.metric)
     judged = "" if share is None else f", {share:.3f} cross-validated"
     say(f"One view ({view}) and no blend: {best.info.run_name}{judged}")
     size, stem = metadata["image_size"], f"{name}-v{version.version}"

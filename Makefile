@@ -81,7 +81,7 @@ doctor: .venv ## What kills, moves and damages left behind, found; repaired with
 test: .venv ## The quick tests
 	$(PYTEST) -m 'not slow'
 
-test-all: .venv ## All tests
+test-all: .venv ## All tests but the cluster's
 	$(PYTEST)
 
 test-cluster: .venv .venv/.many-machines ## Faults of many machines: a Ray cluster, PostgreSQL, an MLflow server

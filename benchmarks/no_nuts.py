@@ -35,11 +35,6 @@ def _parts(image: Image.Image, n: int) -> list[Image.Image]:
     return [image.crop((x, y, x + width, y + height)) for x, y in corners]
 
 
-def plain(rng: np.random.Generator) -> np.ndarray:
-    """One colour."""
-    return np.tile(rng.integers(0, 256, 3), (224, 224, 1))
-
-
 def noise(rng: np.random.Generator) -> np.ndarray:
     """Every pixel by chance."""
     return rng.integers(0, 256, (224, 224, 3))
@@ -80,7 +75,7 @@ def main() -> None:
         kinds["other photographs and their parts"] = [
             _png(part) for image in images for part in (image, *_parts(image, 3))
         ]
-    for draw in (plain, noise, stripes):
+    for draw in (noise, stripes):
         kinds[draw.__name__] = [_png(image) for image in drawn(draw)]
     print("| what | unfamiliar | unsure | otherwise called |\n|---|---|---|---|")
     for name, files in kinds.items():

@@ -60,7 +60,8 @@ def main() -> None:
         print(f"| {name} | {n / most:.0f} to {n / least:.0f} images | {rate:.0f} | {share:.0%} |")
 
     augmenter = Augmenter(config.augmentation, spec.image_size, config.seed)
-    batches = [slice(i, i + prefix.BATCH_SIZE) for i in range(0, N, prefix.BATCH_SIZE)]
+    size = prefix.batch_size()
+    batches = [slice(i, i + size) for i in range(0, N, size)]
     least, most = fastest(lambda: [augmenter.view(pixels[b], keys[b], 0) for b in batches])
     print(f"| drawing a view | {N / most:.0f} to {N / least:.0f} images | | |")
     whole = flops(

@@ -2,7 +2,7 @@
 
 Run: make sweep STUDY=mobilenetv2_deep
 
-Its trial 0 alone, of version 0.2, without an average of weights and asked with the untouched image:
+Its trial 0 alone, of version 0.2, asked with the untouched image:
 out-of-fold accuracy 0.800 (930/1163, 95 % 0.776-0.822), 48 of 50 valid images, in 13 min 12 s on
 2 cores (AMD EPYC) beside other work, commit 07f85cc. The whole study was not measured.
 """

@@ -1,7 +1,7 @@
-"""Every default of the project: frozen dataclasses, checked when made, logged whole.
+"""Every default of a study: frozen dataclasses, checked when made, logged whole.
 
-An experiment file builds a `StudyConfig`; nothing else in the package holds a default of its own,
-and nobody reads a config with a fallback. An impossible value fails here, before any work.
+An experiment file builds a `StudyConfig`; nobody reads one with a fallback. An impossible value
+fails here, before any work.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ SCHEDULES = ("constant", "cosine", "step", "plateau")
 BOTH_LINEAR = "both linear models"
 PROBES = ("logistic regression", "discriminant analysis", BOTH_LINEAR)
 DIRECTIONS = ("maximize", "minimize")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")  # Keras' dtype policies
 SPLITS = ("train", "valid", "test")
 RANGES = ("dropout_rate", "epochs", "learning_rate")
 """What a space searches between two ends; all else is a choice."""
@@ -258,7 +259,11 @@ class StudyConfig:
       n_folds: of the cross-validation.
       seed: everything random in the study follows from it.
       feature_dtype: how features are kept on disk: "float32", with which a cached trial is the
-        uncached one, or "float16": half of the disk, losses of deep fits change by up to 0.06.
+        uncached one, or "float16": augmented views take half of the disk, and losses of deep fits
+        change by up to 0.06.
+      precision: what a tail computes in while it trains, one of `PRECISIONS`; None is
+        "mixed_float16" on a GPU and "float32" elsewhere. Its weights, and what answers, are
+        float32 in any case.
       image_size: side of the network's input, pixels; None is the network's own.
       tta: sets of test-time views. Under cross-validation each trial takes the set, and the blend,
         that do best on the images held out; the valid split judges the untouched image alone.
@@ -276,6 +281,7 @@ class StudyConfig:
     n_folds: int = 5
     seed: int = 0
     feature_dtype: str = "float32"
+    precision: str | None = None
     image_size: int | None = None
     tta: tuple[tuple[View, ...], ...] = TTA
     probes: tuple[str, ...] = PROBES
@@ -293,6 +299,8 @@ class StudyConfig:
         _require(bool(self.probes) or not self.blend, "blend", self.blend, "none without probes")
         _require(self.n_folds >= 2, "n_folds", self.n_folds, "2 or more")
         _require_one_of("feature_dtype", self.feature_dtype, ("float16", "float32"))
+        if self.precision is not None:
+            _require_one_of("precision", self.precision, PRECISIONS)
         n_views, size = self.n_views, self.image_size
         _require(n_views is None or n_views >= 1, "n_views", n_views, "1 or more, or None")
         _require(size is None or size >= 32, "image_size", size, "32 pixels or more, or None")

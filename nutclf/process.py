@@ -164,6 +164,13 @@ def quiet() -> None:
     warnings.filterwarnings("ignore")
 
 
+def has_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU here."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def seed_everything(seed: int) -> None:
     """Makes TensorFlow repeat itself bit for bit on the same machine."""
     import keras

@@ -77,6 +77,7 @@ def test_choices_differ_and_ranges_have_two_ends_in_order(choices):
         (lambda: StudyConfig("a", "b", SearchSpace((0,)), n_views=0), "n_views is 0"),
         (lambda: StudyConfig("a", "b", SearchSpace((0,)), image_size=16), "image_size is 16"),
         (lambda: StudyConfig("a", "b", SearchSpace((0,)), feature_dtype="int8"), "feature_dtype"),
+        (lambda: StudyConfig("a", "b", SearchSpace((0,)), precision="float16"), "precision is"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(made, says):

@@ -9,7 +9,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 HASH_SIDE = 16  # 16 x 16 bits; with 8 x 8 two nuts on a white ground pass for one photo
-HASHED_SIDE = 224  # pixels of the square that is hashed, whatever the network takes
+# Pixels of the square that audit, leak search and held-out splits hash, whatever the network takes;
+# folds hash the network's own square.
+HASHED_SIDE = 224
 NEAR_BITS = 16  # of 256, how many may differ between near-duplicates
 # Share of bits that must be set for a hash to tell images apart. Half are, by construction; a
 # plain area has no frequencies, and all plain images would look like copies of each other.
@@ -23,8 +25,8 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     return np.array(hashes, bool).reshape(len(pixels), HASH_SIDE * HASH_SIDE)
 
 
-def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, int, int]]:
-    """Pairs i < j whose hashes differ in `limit` bits at most, as (i, j, bits), nearest first.
+def near_pairs(hashes: np.ndarray) -> list[tuple[int, int, int]]:
+    """Pairs i < j whose hashes differ in `NEAR_BITS` at most, as (i, j, bits), nearest first.
 
     `hashes` are bool [N, B]. One of a plain image is near none.
     """
@@ -35,7 +37,7 @@ def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, in
     for start in range(0, len(told), _BLOCK):
         # Agreement minus disagreement, as a matrix product: bits that differ = (n - product) / 2.
         differ = (hashes.shape[1] - signs[start : start + _BLOCK] @ signs.T) / 2
-        first, second = np.where(np.triu(differ <= limit, k=start + 1))
+        first, second = np.where(np.triu(differ <= NEAR_BITS, k=start + 1))
         bits = differ[first, second].astype(int)
         pairs += zip(
             told[start + first].tolist(), told[second].tolist(), bits.tolist(), strict=True

@@ -1,1 +1,1 @@
-"""Metrics, intervals, comparisons, folds, calibration, figures. Knows arrays only."""
+"""Metrics, intervals, comparisons, folds, calibration, figures. Knows no network."""

@@ -31,7 +31,7 @@ from nutclf.evaluate.predictions import prediction_table
 from nutclf.ladder import puzzle
 from nutclf.model.backbones import Backbone, BackboneSpec, NoWeights, load_classifier
 from nutclf.model.network import in_batches, predict
-from nutclf.model.prefix import BATCH_SIZE, pixels_to_cut
+from nutclf.model.prefix import batch_size, pixels_to_cut
 from nutclf.search.driver import DRAWN_SIZE, Say, closed
 from nutclf.track.evaluation import FOLDER, metrics_of, write_evaluation
 from nutclf.track.runs import DataRecord, Run, source_tags, trial_run, write_json
@@ -230,7 +230,7 @@ def name_images(
 def classify(spec: BackboneSpec, classifier: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """The most probable ImageNet class of each image, int64 [N], of uint8 RGB [N, S, S, 3]."""
     scores = pixels_to_cut(spec, classifier, len(classifier.layers) - 1)
-    return in_batches(scores, pixels, BATCH_SIZE).argmax(axis=1)
+    return in_batches(scores, pixels, batch_size()).argmax(axis=1)
 
 
 def class_names() -> list[str]:

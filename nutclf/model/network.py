@@ -65,6 +65,18 @@ def build_tail(
     return model
 
 
+def in_precision(tail: keras.Model, precision: str) -> keras.Model:
+    """A copy of a tail that computes in a Keras dtype policy; weights and softmax stay float32."""
+
+    def copied(layer: keras.Layer) -> keras.Layer:
+        policy = "float32" if layer.name == HEAD_LAYERS[-1] else precision
+        return type(layer).from_config(layer.get_config() | {"dtype": policy})
+
+    copy = keras.models.clone_model(tail, clone_function=copied)
+    copy.set_weights(tail.get_weights())
+    return copy
+
+
 def head_of(tail: keras.Model) -> keras.Model:
     """The head of a tail as a model of its own, pooled vectors [B, C] in, sharing its layers."""
     return keras.Model(tail.get_layer("hidden").input, tail.output, name="head")
@@ -210,8 +222,6 @@ def in_batches(answer: Callable, images: np.ndarray, batch_size: int) -> np.ndar
     return np.concatenate([np.asarray(answer(images[i : i + batch_size])) for i in starts])
 
 
-def parameter_counts(model: keras.Model) -> dict[str, int]:
-    """`trainable`, `frozen` and `total` numbers of scalars in a model."""
-    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    total = int(model.count_params())
-    return {"trainable": trainable, "frozen": total - trainable, "total": total}
+def n_trainable(model: keras.Model) -> int:
+    """How many numbers of a model train."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)

@@ -11,10 +11,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from nutclf.model import cuts
 from nutclf.model.backbones import BackboneSpec
 from nutclf.model.network import read_levels, scaling_layer
-from nutclf.process import n_threads, native_messages_hidden
-
-BATCH_SIZE = 16
-"""Images a call: enough to feed a graphics card, few enough that a batch stays in the cache."""
+from nutclf.process import has_gpu, n_threads, native_messages_hidden
 
 Forward = Callable[[tf.Tensor], tf.Tensor]
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -83,9 +80,14 @@ def cut_to_cut(trunk: keras.Model, start: int, stop: int) -> Runner:
     return _compiled(lambda x: part(x, training=False), shape)
 
 
+def batch_size() -> int:
+    """Images a call: many feed a GPU, few stay in a processor's cache."""
+    return 128 if has_gpu() else 16
+
+
 def compiler() -> str:
     """Which compiler serves here; results differ between the two by rounding."""
-    return "tensorflow" if tf.config.list_physical_devices("GPU") else "litert"
+    return "tensorflow" if has_gpu() else "litert"
 
 
 def _compiled(forward: Forward, shape: Sequence[int]) -> Runner:

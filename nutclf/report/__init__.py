@@ -1,1 +1,1 @@
-"""Pages drawn from what track reads back. Writes no run."""
+"""A page drawn from what track reads back, kept on the study's run."""

@@ -31,7 +31,7 @@ _RANKED, _MISTAKES = 20, 24  # shown at most
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the best trial of a study left behind, and what an audit found in its images."""
+    """What the best model of a study left behind, and what an audit found in its images."""
 
     matrices: Mapping[str, Mapping]  # by split: {"classes": [...], "matrix": [[...]]}, rows true
     predictions: pd.DataFrame | None  # of the split that judges the study; None: gone
@@ -43,7 +43,7 @@ class Evidence:
 
 
 def read_evidence(record: StudyRecord) -> Evidence:
-    """Reads the runs of a study and of its best trial."""
+    """Reads the runs of a study and of its best model."""
     run, probe = record.best_run, record.best_probe
     matrices = {split: stored_json(run, f"confusion_matrix_{split}.json") for split in _SPLITS}
     history = {name: run.client.get_metric_history(run.run_id, name) for name in _CURVES}

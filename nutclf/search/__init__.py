@@ -1,1 +1,1 @@
-"""The only user of Optuna: space, objective, study, workers."""
+"""The only user of Optuna: study, trial, race, driver, engines, doctor."""

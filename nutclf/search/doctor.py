@@ -115,8 +115,8 @@ def find_left_running(store: Store) -> list[Finding]:
         client = store.client()
         experiments = [e.experiment_id for e in client.search_experiments(max_results=1000)]
         for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
-            # The study's own, its trials' and seeds': those that a sweep ends.
-            if run.data.tags.get("kind") in ("study", "trial", "seed"):
+            # The study's own, and those within: a sweep ends them.
+            if run.data.tags.get("kind") in ("study", "probe", "trial", "seed"):
                 runs[run.data.tags["study_name"]] += 1
     way = "no sweep is at work on it; the same `make sweep` settles that"
     return [

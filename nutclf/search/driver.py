@@ -237,10 +237,9 @@ class Driver:
                 metrics = self._run_to_end(probe_steps(study, run, probe))
             self._say(_probe_line(probe.name, metrics, config, len(study.rows("train"))))
         if config.objective.cross_validated:
-            client, (experiment, name) = study.run.client, study.run.study
-            best = best_run(client, experiment, name, config.objective)
+            best = best_run(study.run.client, *study.run.study, config.objective)
             known = {str(ensemble): ensemble for ensemble in config.ensembles}
-            table = stored_predictions(runs.Run(client, best.info.run_id), "cv")
+            table = stored_predictions(runs.Run(study.run.client, best.info.run_id), "cv")
             ensemble = known.get(best.data.params.get("ensemble"))
             if table is not None and ensemble is not None:
                 study.leads(best.data.metrics["cv_accuracy"], table, ensemble)
@@ -289,11 +288,12 @@ class Driver:
 
         A seed changes initial weights, dropout and the order of images; views and folds are the
         study's. The spread is written on the study's run as `winner_<metric>_mean` and `_std`.
-        Where a probe is better than all trials there is nothing to score: no seed changes it.
+        Where a probe is what would be promoted there is nothing to score: no seed changes it.
         """
         study, config = self._study, self._study.config
         best, metric = study.optuna.best_trial, config.objective.metric
-        if study.leader is not None and study.leader.value > best.value:
+        leader = best_run(study.run.client, *study.run.study, config.objective)
+        if leader.data.tags["kind"] == "probe":
             return
         recipe = suggest(optuna.trial.FixedTrial(best.params), config, is_baseline(best))
         scores = {config.seed: best.value} | runs.scores_by_seed(study.run, best.number, metric)

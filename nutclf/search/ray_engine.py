@@ -65,9 +65,9 @@ class RayCluster(Workers):
         return max(1, super().n)  # a job may wait for the first worker, or for the next
 
     def wait(self) -> None:
-        try:
+        with suppress(queue.Empty):
             self._heard(*self._inbox.get(timeout=_LOOK_S))
-        except queue.Empty:
+        if time.monotonic() > self._looked + _LOOK_S:
             self._grow()
         if self._idle or self._busy:
             self._alone_since = time.monotonic()
@@ -129,6 +129,7 @@ class RayCluster(Workers):
 
     def _grow(self) -> None:
         """Asks for workers where there is room, a node after the other."""
+        self._looked = time.monotonic()
         there = Counter(w.node_id for w in (*self._idle, *self._busy, *self._coming))
         free = [node for node in self._nodes() if node["NodeID"] not in self._unfit]
         while free and (self._most is None or there.total() < self._most):

@@ -1,1 +1,1 @@
-"""The only writer of MLflow: runs and registry. Never trains."""
+"""MLflow's records: runs, models, registry, promotion. Never trains."""

@@ -219,7 +219,7 @@ def trial_run(
 
 
 def running_children(parent: Run) -> list[MlflowRun]:
-    """Runs of a study's trials and seeds that say RUNNING."""
+    """Runs of a study's probes, trials and seeds that say RUNNING."""
     return _children(parent, "attributes.status = 'RUNNING'")
 
 

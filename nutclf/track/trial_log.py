@@ -1,4 +1,4 @@
-"""What a trial leaves in its run: settings, folds, the last fit, the model; logged only here."""
+"""What a trial leaves in its run: settings, folds, the last fit, the model."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -16,8 +16,8 @@ from nutclf.model import cuts
 from nutclf.model.backbones import Backbone
 from nutclf.model.network import in_batches
 from nutclf.model.prefix import (
-    BATCH_SIZE,
     Runner,
+    batch_size,
     compiler,
     cut_to_cut,
     pixels_to_cut,
@@ -26,6 +26,10 @@ from nutclf.model.prefix import (
 from nutclf.model.tta import look
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.views import Augmenter
+
+# Images are judged by fixed views: those keep full precision, so that the whole network gives the
+# same probabilities as its tail.
+_FIXED_DTYPE = "float32"
 
 AnyView = int | View
 """An augmented view by its number, 0 and up, or a fixed one."""
@@ -122,11 +126,12 @@ class Features:
         self._digest = hashlib.sha256("\n".join(images.keys).encode()).hexdigest()
         self._views: dict[AnyView, np.ndarray] = {}
 
-    @property
-    def bytes_per_view(self) -> int:
+    def size(self, drawn: int, fixed: int) -> int:
+        """Bytes that so many augmented and fixed views take when they are kept."""
         stored = self._part.columns(self._cut) is not None
         one = self._part.row_length if stored else math.prod(self._part.shape(self._cut))
-        return one * np.dtype(self._dtype).itemsize * len(self._images.keys)
+        widths = drawn * np.dtype(self._dtype).itemsize + fixed * np.dtype(_FIXED_DTYPE).itemsize
+        return one * widths * len(self._images.keys)
 
     def prepare(self, view: AnyView) -> None:
         """Makes the features of `view` now, if they are to be kept and are not there yet."""
@@ -138,7 +143,7 @@ class Features:
     def batch(self, view: AnyView, rows: np.ndarray) -> np.ndarray:
         """Features [len(rows), ...] of view `view` for the images `rows`, float32."""
         if self._store is None:
-            return in_batches(partial(self._streamed, view), rows, BATCH_SIZE)
+            return in_batches(partial(self._streamed, view), rows, batch_size())
         self.prepare(view)
         found = self._views[view][rows].astype(np.float32, copy=False)
         return found.reshape(len(rows), *self._part.shape(self._cut))
@@ -173,14 +178,12 @@ class Features:
         make: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
         def fill(out: np.ndarray) -> None:
-            for start in range(0, len(out), BATCH_SIZE):
-                rows = np.arange(start, min(start + BATCH_SIZE, len(out)))
+            for start in range(0, len(out), size := batch_size()):
+                rows = np.arange(start, min(start + size, len(out)))
                 out[rows] = make(rows)
 
         fixed = isinstance(view, View)
         named = asdict(view) if fixed else view
         key = self._part.describes(cut) | {"view": named, "images": self._digest}
-        # Images are judged by fixed views: those keep full precision, so that the whole network
-        # gives the same probabilities as its tail.
-        dtype = "float32" if fixed else self._dtype
+        dtype = _FIXED_DTYPE if fixed else self._dtype
         return self._store.get(key, (len(self._images.keys), *shape), dtype, fill)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from nutclf.config import PLATEAU, STEP, WARMUP_LEARNING_RATE, Recipe
-from nutclf.model.network import head_of
+from nutclf.model.network import head_of, in_precision
 from nutclf.train.features import Features
 
 _NAMES = {  # Keras' and ours
@@ -44,15 +44,24 @@ class Learner:
 
     Keras traces a training graph for seconds; the folds of one recipe share it. The tail, from
     `network.build_tail`, takes what layer `cut` puts out, and its layers' `trainable` flags say
-    what trains. The seed is of the order of examples.
+    what trains. The seed is of the order of examples. In a mixed precision (see
+    `nutclf.config.PRECISIONS`) a copy of the tail trains, and the tail takes over its weights.
     """
 
-    def __init__(self, tail: keras.Model, cut: int, recipe: Recipe, seed: int):
+    def __init__(
+        self,
+        tail: keras.Model,
+        cut: int,
+        recipe: Recipe,
+        seed: int,
+        precision: str = "float32",
+    ):
         self.tail, self.cut, self.recipe, self._seed = tail, cut, recipe, seed
-        self.n_epochs = recipe.warmup_epochs + recipe.epochs
-        self._models = [_compiled(self.tail, recipe.learning_rate)]
+        self.precision, self.n_epochs = precision, recipe.warmup_epochs + recipe.epochs
+        trained = tail if precision == "float32" else in_precision(tail, precision)
+        self._models = [_compiled(trained, recipe.learning_rate, precision)]
         if recipe.warmup_epochs:
-            self._models.append(_compiled(head_of(self.tail), WARMUP_LEARNING_RATE))
+            self._models.append(_compiled(head_of(trained), WARMUP_LEARNING_RATE, precision))
         variables = [v for m in self._models for v in (*m.variables, *m.optimizer.variables)]
         self._initial = [(variable, np.array(variable)) for variable in variables]
 
@@ -99,7 +108,7 @@ class Learner:
             self._models[1].fit(batches(pooled, range(warmup)), epochs=warmup, **options)
         images = {"train_accuracy": len(rows), "valid_accuracy": len(valid[1])}
         keeper = _KeepBestEpoch(better, on_epoch, images)
-        self.tail.fit(
+        self._models[0].fit(
             batches(at_cut, range(warmup, self.n_epochs)),
             epochs=self.recipe.epochs,
             validation_data=valid,
@@ -113,8 +122,10 @@ class Learner:
         return History(keeper.epochs, keeper.best_epoch)
 
 
-def _compiled(model: keras.Model, learning_rate: float) -> keras.Model:
+def _compiled(model: keras.Model, learning_rate: float, precision: str) -> keras.Model:
     optimizer = keras.optimizers.Adam(learning_rate)
+    if precision == "mixed_float16":  # small gradients would be 0; Keras asks the global policy
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     model.compile(
         optimizer,

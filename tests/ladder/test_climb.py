@@ -381,7 +381,7 @@ def test_the_published_network_has_the_published_parameters():
     for n_unfrozen in (0, 4):
         cut = cuts.cut_for_depth(trunk, n_unfrozen)
         tail = network.build_tail(trunk, cut, n_unfrozen, 10, 0.5, 0)
-        counted = network.parameter_counts(tail)["trainable"]
+        counted = network.n_trainable(tail)
         check_parameters("mobilenetv2", 10, n_unfrozen, counted)
 
 

@@ -15,7 +15,7 @@ from nutclf.search.driver import Driver, settle
 from nutclf.search.engines import Stopped
 from nutclf.search.study import KILLS, MAX_KILLS, STARTUP_TRIALS, n_done
 from nutclf.search.trial import RUN_ID, LiveTrial
-from nutclf.track.runs import STATUS
+from nutclf.track.runs import STATUS, trial_run
 from nutclf.train.jobs import ALL, Assembled, FitJob
 from nutclf.train.learner import History, NonFiniteLoss
 from nutclf.train.workbench import FitResult
@@ -326,9 +326,13 @@ def test_a_seed_is_cross_validated_without_a_model(drive, tiny_config):
     assert all(run.data.metrics["valid_loss"] == 1.0 for run in seeds), "the folds' mean"
 
 
-def test_a_trial_that_a_probe_beats_is_not_scored_again(drive, tiny_config):
-    study, engine, lines = drive(1, replace(tiny_config, objective=OBJECTIVES["cv"]))
-    study.leader = replace(study.leader, value=study.leader.value + 0.01)  # as a probe would
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_a_trial_that_a_probe_beats_is_not_scored_again(drive, tiny_config, objective):
+    study, engine, lines = drive(1, replace(tiny_config, objective=objective))
+    better = 1.0 if objective.direction == "maximize" else 0.0
+    probe = trial_run(study.run, "probe", None, study.data.tags, "probe")
+    probe.metrics({objective.metric: better})
+    probe.end("COMPLETE")
     before = len(engine.fits)
     Driver(study, engine, lines.append).score_winner_again()
     assert len(engine.fits) == before

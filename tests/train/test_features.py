@@ -82,14 +82,14 @@ def test_the_view_for_evaluation_keeps_full_precision(part, images, feature_stor
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_size_of_a_view_is_known_before_it_is_made(
+def test_the_size_of_views_is_known_before_they_are_made(
     part, images, feature_store, features_folder, dtype
 ):
     features = Features(part, part.base_cut, images, feature_store, dtype)
-    promised = features.bytes_per_view
-    features.prepare(0)
-    (array,) = features_folder.glob("*.npy")
-    assert array.stat().st_size == promised + 128  # the header
+    for view in (0, 1, WHOLE):
+        features.prepare(view)
+    taken = [array.stat().st_size - 128 for array in features_folder.glob("*.npy")]  # the header
+    assert features.size(drawn=2, fixed=1) == sum(taken)
 
 
 def test_a_derived_cut_is_made_from_the_base_that_others_share(

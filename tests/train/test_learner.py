@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from nutclf.config import OBJECTIVES, WHOLE, Augmentation, Objective, Recipe
+from nutclf.config import OBJECTIVES, PRECISIONS, WHOLE, Augmentation, Objective, Recipe
 from nutclf.model import cuts
 from nutclf.model.network import add_head, build_tail, predict
 from nutclf.train.feature_store import FeatureStore
@@ -255,8 +255,7 @@ class Untouched(Vectors):
         return self.vectors[rows]
 
 
-@pytest.fixture(scope="module")
-def fitted(part, few_images):
+def fit_eight(part, few_images, precision: str):
     """The last 4 layers fitted on 8 images, frozen layers in the tail: before, tail, history."""
     streamed = Features(part, part.base_cut, few_images, None, "float32")
     features = streamed.batch(WHOLE, np.arange(8))
@@ -264,7 +263,7 @@ def fitted(part, few_images):
     before = weights_of(tail)
     recipe = Recipe(epochs=20, batch_size=4, lr_schedule="constant", learning_rate=1e-3)
     untouched = Untouched(features)
-    history = Learner(tail, part.base_cut, recipe, seed=0).fit(
+    history = Learner(tail, part.base_cut, recipe, 0, precision).fit(
         untouched,
         untouched,
         np.arange(8),
@@ -276,8 +275,15 @@ def fitted(part, few_images):
     return before, tail, history
 
 
-def test_eight_images_are_learnt_by_heart(fitted):
-    _, _, history = fitted
+@pytest.fixture(scope="module")
+def fitted(part, few_images):
+    return fit_eight(part, few_images, "float32")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_eight_images_are_learnt_by_heart(fitted, part, few_images, precision):
+    alike = precision == "float32"
+    _, _, history = fitted if alike else fit_eight(part, few_images, precision)
     assert history.epochs[0]["valid_accuracy"] < 1
     assert history.best["valid_accuracy"] == 1.0
     assert history.best["valid_loss"] < 0.1

@@ -11,6 +11,7 @@ from nutclf.data.folder import Split
 from nutclf.data.reader import read_image
 from nutclf.errors import UserError
 from nutclf.model.backbones import load_backbone
+from nutclf.process import has_gpu
 from nutclf.train.feature_store import FeatureStore
 from nutclf.train.workbench import FitResult, Workbench
 
@@ -87,6 +88,28 @@ def test_what_it_knows_of_training_images_are_the_features_that_the_network_give
     assert [row[0] for row in nearest] == images.paths
     lengths = np.linalg.norm(given, axis=1, keepdims=True)
     np.testing.assert_allclose(given / lengths, known.bank, atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_a_tail_trained_in_mixed_precision_is_assembled_and_answers_in_float32(
+    mobilenet_bench, fitted, precision
+):
+    backbone, splits = mobilenet_bench.backbone, mobilenet_bench.splits
+    bench = Workbench(replace(STUDY, precision=precision), backbone, CLASSES, splits, None)
+    mixed = bench.fit(fitted.recipe)
+    assert (fitted.facts["precision"], mixed.facts["precision"]) == ("float32", precision)
+    assert all(weight.dtype == np.float32 for layer in mixed.weights.values() for weight in layer)
+    assert not np.array_equal(mixed.valid, fitted.valid)
+    whole, y_prob = bench.assemble(mixed)
+    np.testing.assert_allclose(y_prob, mixed.valid[0], atol=1e-4)
+    assert {layer.dtype_policy.name for layer in whole.get_layer("network").layers} == {"float32"}
+
+
+@pytest.mark.skipif(not has_gpu(), reason="there is no GPU")
+def test_on_a_gpu_a_tail_trains_in_mixed_precision_and_says_so(mobilenet_bench, fitted):
+    assert fitted.facts["precision"] == "mixed_float16"
+    _, y_prob = mobilenet_bench.assemble(fitted)
+    np.testing.assert_allclose(y_prob, fitted.valid[0], atol=1e-3)
 
 
 def test_the_network_is_assembled_anew_for_each_fit(mobilenet_bench, fitted):

@@ -260,7 +260,7 @@ class StudyConfig:
       seed: everything random in the study follows from it.
       feature_dtype: how features are kept on disk: "float32", with which a cached trial is the
         uncached one, or "float16": augmented views take half of the disk, and losses of deep fits
-        change by up to 0.06.
+        change by up to 0.2.
       precision: what a tail computes in while it trains, one of `PRECISIONS`; None is
         "mixed_float16" on a GPU and "float32" elsewhere. Its weights, and what answers, are
         float32 in any case.

@@ -298,19 +298,6 @@ def test_a_node_killed_in_the_middle_of_fits(start, whole, nodes):
     nodes.add("blue")
 
 
-def test_a_node_that_comes_while_the_others_are_busy(start, nodes):
-    nodes.remove("blue")
-    try:
-        sweep = start("--ray", nodes.cluster.address, "--trials", 30)
-        sweep.until("trial 0")
-        assert len(workers()) == 1
-    finally:
-        nodes.add("blue")
-    while len(workers()) < 2:
-        assert sweep.process.poll() is None, "the sweep ended before the node got work"
-        time.sleep(0.1)
-
-
 def test_the_driver_killed_and_the_same_command(start, whole):
     first = start()
     first.until("trial 0")

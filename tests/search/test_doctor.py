@@ -21,7 +21,7 @@ from nutclf.train.feature_store import FeatureStore
 TAGS = {"data_fingerprint": "aa", "data_source": "photographs"}
 OLD_OPTUNA = "v3.0.0.d"
 LEFT = (
-    "running: study 'left': 1 trials and 2 runs say RUNNING, and no sweep is at work on it; the "
+    "running: study 'left': 1 trials and 3 runs say RUNNING, and no sweep is at work on it; the "
     "same `make sweep` settles that."
 )
 
@@ -65,9 +65,10 @@ def older_optuna(store):
 
 
 def left_running(store):
-    """A study, its trial and their runs as a killed sweep leaves them."""
+    """A study, its trial and the runs of both and of a probe as a killed sweep leaves them."""
     study = optuna.create_study(storage=store.optuna_url, study_name="left")
     parent = study_run(store, store.experiment_id("nutclf"), "left", TAGS)
+    trial_run(parent, "probe", None, TAGS, "probe")
     study.ask({"rate": optuna.distributions.FloatDistribution(0, 1)})
     return parent, trial_run(parent, "t000", 0, TAGS)
 
